@@ -1,0 +1,80 @@
+# The whole workshop. `make` alone prints what there is; every target builds what it needs.
+#
+# Nothing here reads the caller's Python: all tools come from .venv, made with PYTHON (≥ 3.11) and
+# filled from requirements.lock with its hashes checked.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JS := tests/js
+JS_STAMP := $(JS)/node_modules/.installed
+# More options for pytest, as in: make test ARGS="-k merge -x"
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What a virtual environment or a search path of the caller's would leak into ours.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
+
+.PHONY: help
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(STAMP) ## build .venv from the lock file (PYTHON=python3.12 picks another Python)
+
+# The stamp depends on what the environment is made of, so an edited lock file is enough to renew it.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "bridge needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	    echo "Name another one: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { \
+	    echo "Could not make $(VENV). On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: run
+run: $(STAMP) ## the demonstration: server, gateway and a worker, with URLs to open
+	@$(BIN)/bridge demo
+
+# Tests that read a stream with JavaScript skip where node or its package is missing, so this may fail.
+$(JS_STAMP): $(JS)/package-lock.json
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+	    (cd $(JS) && npm ci --no-audit --no-fund --loglevel=error >/dev/null && touch node_modules/.installed) \
+	        || echo "npm ci failed in $(JS): the tests that need its packages are skipped." >&2; \
+	fi
+
+.PHONY: test
+test: $(STAMP) $(JS_STAMP) ## all tests (ARGS="-k merge -x" goes to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## lint, format, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+.PHONY: format
+format: $(STAMP) ## let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Neither the index nor its host is written into the lock: it holds for every mirror, and hashes do the trusting.
+.PHONY: lock
+lock: ## renew requirements.lock with the newest versions
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade --quiet \
+	    --custom-compile-command "make lock" --output-file requirements.lock
+
+.PHONY: clean
+clean: ## remove the environment and all that was built
+	rm -rf $(VENV) $(JS)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find bridge tests -name __pycache__ -type d -prune -exec rm -rf {} +
