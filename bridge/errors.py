@@ -1,0 +1,93 @@
+"""Every error of the bridge, one tree.
+
+    BridgeError
+    ├── InvalidInput (ValueError)     the caller passed something that can never work
+    │   ├── InvalidTaskId
+    │   ├── InvalidPosition
+    │   └── InvalidEvent
+    ├── SettingsError                 a setting, flag or environment variable is wrong
+    ├── StoreError                    Redis
+    │   ├── StoreUnavailable          it can't be reached now; the same call may work later
+    │   └── CorruptLog                a log or a message holds what no writer of ours writes
+    ├── EmbeddedServerError           the embedded server could not be started
+    ├── LinkDown                      the gateway's pub/sub link dropped while it was needed
+    ├── CommandError                  `bridge run` could not start its command
+    ├── StreamTooLarge                a line or an event of an event stream is over the reader's limit
+    └── ClientError                   talking to a gateway
+        ├── GatewayUnavailable        not reachable, or it answered 5xx/429: try again later
+        ├── TaskNotFound              it doesn't know the task, or it isn't yours
+        └── RequestRefused            it says that the request is wrong
+
+The type says whose fault it was, the message says what to do next. Nothing here is ever raised
+out of `report_progress` for a reason that lies in Redis or the gateway.
+"""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """Base of all errors that the bridge raises on purpose."""
+
+
+class InvalidInput(BridgeError, ValueError):
+    """The caller passed a value that can never be accepted."""
+
+
+class InvalidTaskId(InvalidInput):
+    """A task id is not 1-200 characters of ``A-Z a-z 0-9 . _ : ~ -``."""
+
+
+class InvalidPosition(InvalidInput):
+    """A position is not of the form ``<epoch>-<seq>``."""
+
+
+class InvalidEvent(InvalidInput):
+    """An event's kind or data is not one of the vocabulary."""
+
+
+class SettingsError(BridgeError):
+    """A setting has a value that doesn't fit; the message names it and its source."""
+
+
+class StoreError(BridgeError):
+    """Something is wrong with Redis or with what is kept there."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis can't be reached at this moment; the same call may work later."""
+
+
+class CorruptLog(StoreError):
+    """A log entry or a published message is not what any of our writers writes."""
+
+
+class EmbeddedServerError(BridgeError):
+    """The embedded Valkey or Redis server could not be started."""
+
+
+class LinkDown(BridgeError):
+    """The pub/sub link dropped while an answer of it was awaited."""
+
+
+class CommandError(BridgeError):
+    """A command that was to be run could not be started."""
+
+
+class StreamTooLarge(BridgeError):
+    """A line or an event of an event stream is larger than its reader accepts."""
+
+
+class ClientError(BridgeError):
+    """A request to a gateway failed."""
+
+
+class GatewayUnavailable(ClientError):
+    """The gateway can't be reached or can't serve now; a later try may succeed."""
+
+
+class TaskNotFound(ClientError):
+    """The gateway doesn't know the task (or won't say that it does)."""
+
+
+class RequestRefused(ClientError):
+    """The gateway refused the request as wrong; repeating it is useless."""

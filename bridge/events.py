@@ -1,0 +1,409 @@
+"""The vocabulary: task ids, positions, events, and the two rules about events.
+
+This module is pure. Everybody else (worker, store, gateway, clients) speaks in these terms.
+
+Rules
+-----
+1. **Merge.** Adjacent chunks of one field are the same as one chunk with their texts joined and the
+   position of the last. Of several `progress` events, and of several `data` events of one name, only the
+   last matters, so the others may be left out. What stands before a `reset` may be left out. `compact`
+   applies all of this; it never changes what a fold over the events gives.
+2. **Terminal.** `end` is the last event of its epoch.
+
+So that rule 1 keeps the time of the last change as well, every event but a chunk carries `at`; of chunks
+at most one a second does, and a merged chunk carries the latest.
+
+An event's data is one JSON object, and it is the same bytes everywhere: in the log, in the published
+message and in the `data:` line of the stream. Readers ignore members and kinds that they don't know.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Self
+
+from bridge.errors import InvalidEvent, InvalidPosition, InvalidTaskId
+
+TASK_ID: Final = re.compile(r"[A-Za-z0-9._:~-]{1,200}", re.ASCII)
+_POSITION: Final = re.compile(r"(\d{1,16})-(\d{1,16})", re.ASCII)
+
+MAX_CHUNK_BYTES: Final = 65_536
+"""A chunk event's text is at most this many UTF-8 bytes, in the log as well as in a merged replay."""
+
+MAIN_FIELD: Final = "text"
+"""The field of a chunk that doesn't say another."""
+
+TERMINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
+STATES: Final = frozenset({"queued", "running"}) | TERMINAL_STATES
+RESET_REASONS: Final = frozenset({"retry", "log_lost", "worker_returned", "other_log"})
+
+
+def check_task_id(task_id: str) -> str:
+    """Return `task_id` if it can name a task, else raise `InvalidTaskId`."""
+    if not TASK_ID.fullmatch(task_id):
+        shown = repr(task_id[:60])
+        raise InvalidTaskId(f"a task id is 1-200 characters of A-Z a-z 0-9 . _ : ~ - (got {shown})")
+    return task_id
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """The id of an event: `epoch` (ms since 1970, one life of the log) and `seq` (1, 2, 3 … within it).
+
+    Positions are ordered as numbers; as text they would not be (``…-9`` and ``…-10``).
+    """
+
+    epoch: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``<epoch>-<seq>``. Raises `InvalidPosition` for anything else."""
+        match = _POSITION.fullmatch(text)
+        if match is None:
+            raise InvalidPosition(f"a position looks like 1763650000000-17 (got {text[:60]!r})")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+
+START: Final = Position(0, 0)
+"""Before every event of every epoch."""
+
+UNKNOWN_TASK_END: Final = Position(0, 1)
+"""The id of the `end` that a stream of a task nobody ever created gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The task is queued or running, as the n-th attempt. Times in ms since 1970."""
+
+    kind: ClassVar = "state"
+    state: str
+    attempt: int = 0
+    cancel_requested: bool = False
+    created_at: int | None = None
+    started_at: int | None = None
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Text to be appended to a field."""
+
+    kind: ClassVar = "chunk"
+    text: str
+    field: str = MAIN_FIELD
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the work is: a fraction 0.0-1.0 and a status line, either may be unknown. The latest wins."""
+
+    kind: ClassVar = "progress"
+    progress: float | None = None
+    message: str | None = None
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A named JSON value beside the text. The latest of each name wins."""
+
+    kind: ClassVar = "data"
+    name: str
+    value: Any
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Forget text, data, progress and end: what follows tells the task anew."""
+
+    kind: ClassVar = "reset"
+    reason: str
+    attempt: int = 0
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The task is over. `length` is the UTF-8 byte length of each field, so that a reader can check."""
+
+    kind: ClassVar = "end"
+    state: str
+    error: Mapping[str, str] | None = None
+    result: Any = None
+    usage: Mapping[str, Any] | None = None
+    length: Mapping[str, int] | None = None
+    truncated: bool = False
+    at: int | None = None
+
+
+Event = State | Chunk | Progress | Data | Reset | End
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event at its place in a log. `data` is its JSON as it stands there."""
+
+    position: Position
+    event: Event
+    data: bytes
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON in UTF-8. Raises `InvalidEvent` for what JSON can't say (NaN, objects, bad keys).
+
+    Lone surrogates, which UTF-8 can't carry, become U+FFFD.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEvent(f"not JSON: {error}") from None
+    return utf8(text)
+
+
+def utf8(text: str) -> bytes:
+    """Encode `text`; lone surrogates become U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+def encode(event: Event) -> bytes:
+    """An event's data as JSON bytes."""
+    members = _members(event)
+    if event.at is not None:
+        members["at"] = event.at
+    return dumps(members)
+
+
+def _members(event: Event) -> dict[str, Any]:
+    match event:
+        case Chunk(text, field):
+            return {"text": text} if field == MAIN_FIELD else {"text": text, "field": field}
+        case State(state, attempt, cancel_requested, created_at, started_at):
+            return {
+                "state": state,
+                "attempt": attempt,
+                "cancel_requested": cancel_requested,
+                "created_at": created_at,
+                "started_at": started_at,
+            }
+        case Progress(progress, message):
+            return {"progress": progress, "message": message}
+        case Data(name, value):
+            return {"name": name, "value": value}
+        case Reset(reason, attempt):
+            return {"reason": reason, "attempt": attempt}
+        case End(state, error, result, usage, length, truncated):
+            return {
+                "state": state,
+                "error": error,
+                "result": result,
+                "usage": usage,
+                "length": length or {},
+                "truncated": truncated,
+            }
+
+
+def decode(kind: str, data: bytes | str) -> Event:
+    """The event of a kind and its JSON data. Raises `InvalidEvent` when they don't fit together."""
+    try:
+        members = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvent(f"the data of a {kind[:20]} event is not JSON: {error}") from None
+    if not isinstance(members, dict):
+        raise InvalidEvent(f"the data of a {kind[:20]} event is not a JSON object")
+    try:
+        return _DECODERS[kind](_Object(kind, members))
+    except KeyError:
+        raise InvalidEvent(f"unknown kind of event: {kind[:20]!r}") from None
+
+
+class _Object:
+    """Typed access to a JSON object's members, with errors that name the member."""
+
+    def __init__(self, kind: str, members: dict[str, Any]) -> None:
+        self.kind = kind
+        self.members = members
+
+    def _wrong(self, name: str, wanted: str) -> InvalidEvent:
+        return InvalidEvent(f'"{name}" of a {self.kind} event must be {wanted}')
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self.members.get(name, default)
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def one_of(self, name: str, allowed: frozenset[str]) -> str:
+        value = self.text(name)
+        if value not in allowed:
+            raise self._wrong(name, "one of " + ", ".join(sorted(allowed)))
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        return None if self.members.get(name) is None else self.text(name)
+
+    def count(self, name: str) -> int:
+        value = self.members.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self._wrong(name, "a whole number, not negative")
+        return value
+
+    def optional_count(self, name: str) -> int | None:
+        return None if self.members.get(name) is None else self.count(name)
+
+    def flag(self, name: str) -> bool:
+        value = self.members.get(name, False)
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def fraction(self, name: str) -> float | None:
+        value = self.members.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self._wrong(name, "a number from 0 to 1")
+        if not math.isfinite(value) or not 0 <= value <= 1:
+            raise self._wrong(name, "a number from 0 to 1")
+        return float(value)
+
+    def optional_object(self, name: str) -> dict[str, Any] | None:
+        value = self.members.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise self._wrong(name, "an object or null")
+        return value
+
+    def at(self) -> int | None:
+        return self.optional_count("at")
+
+
+def _decode_state(m: _Object) -> Event:
+    return State(
+        m.one_of("state", frozenset({"queued", "running"})),
+        m.count("attempt"),
+        m.flag("cancel_requested"),
+        m.optional_count("created_at"),
+        m.optional_count("started_at"),
+        m.at(),
+    )
+
+
+def _decode_data(m: _Object) -> Event:
+    if "value" not in m.members:
+        raise InvalidEvent('a data event needs a "value"')
+    return Data(m.text("name"), m.members["value"], m.at())
+
+
+def _decode_end(m: _Object) -> Event:
+    return End(
+        m.one_of("state", TERMINAL_STATES),
+        m.optional_object("error"),
+        m.members.get("result"),
+        m.optional_object("usage"),
+        m.optional_object("length"),
+        m.flag("truncated"),
+        m.at(),
+    )
+
+
+_DECODERS: Final = {
+    "state": _decode_state,
+    "chunk": lambda m: Chunk(m.text("text"), m.text("field", MAIN_FIELD), m.at()),
+    "progress": lambda m: Progress(m.fraction("progress"), m.optional_text("message"), m.at()),
+    "data": _decode_data,
+    "reset": lambda m: Reset(m.one_of("reason", RESET_REASONS), m.count("attempt"), m.at()),
+    "end": _decode_end,
+}
+
+
+def compact(entries: Sequence[Entry]) -> list[Entry]:
+    """The fewest entries that fold to the same view: the merge rule (see the top of the module).
+
+    Positions strictly increase and the last one is kept. Merged chunks stay within `MAX_CHUNK_BYTES`,
+    except where a single one of the input is larger.
+    """
+    kept = _without_superseded(entries)
+    merged: list[Entry] = []
+    run: list[Entry] = []
+    size = 0
+    for entry in kept:
+        event = entry.event
+        if isinstance(event, Chunk):
+            grown = len(utf8(event.text))
+            if run and (_field(run[0]) != event.field or size + grown > MAX_CHUNK_BYTES):
+                merged.append(_join(run))
+                run, size = [], 0
+            run.append(entry)
+            size += grown
+            continue
+        if run:
+            merged.append(_join(run))
+            run, size = [], 0
+        merged.append(entry)
+    if run:
+        merged.append(_join(run))
+    return merged
+
+
+def _without_superseded(entries: Sequence[Entry]) -> list[Entry]:
+    """Drop what stands before the last reset, and progress and data that a later one replaces.
+
+    The newest entry always stays (it is looked at first), so the last position is kept.
+    """
+    kept: list[Entry] = []
+    seen: set[str] = set()
+    for entry in reversed(entries):
+        event = entry.event
+        if isinstance(event, Progress | Data):
+            key = event.kind if isinstance(event, Progress) else f"data {event.name}"
+            if key in seen:
+                continue
+            seen.add(key)
+        kept.append(entry)
+        if isinstance(event, Reset):
+            break
+    kept.reverse()
+    return kept
+
+
+def _field(entry: Entry) -> str:
+    assert isinstance(entry.event, Chunk)
+    return entry.event.field
+
+
+def _join(run: Sequence[Entry]) -> Entry:
+    """One chunk entry for a run of chunk entries of one field."""
+    if len(run) == 1:
+        return run[0]
+    chunks = [entry.event for entry in run if isinstance(entry.event, Chunk)]
+    at = max((chunk.at for chunk in chunks if chunk.at is not None), default=None)
+    event = Chunk("".join(chunk.text for chunk in chunks), chunks[0].field, at)
+    return Entry(run[-1].position, event, encode(event))
+
+
+def split_text(text: str, limit: int = MAX_CHUNK_BYTES) -> Iterable[str]:
+    """Cut `text` into pieces of at most `limit` UTF-8 bytes, never inside a character."""
+    if len(text) * 4 <= limit:
+        if text:
+            yield text
+        return
+    data = utf8(text)
+    start = 0
+    while start < len(data):
+        stop = min(start + limit, len(data))
+        while stop < len(data) and data[stop] & 0xC0 == 0x80:
+            stop -= 1
+        yield data[start:stop].decode()
+        start = stop

@@ -1,0 +1,158 @@
+"""Every setting, once: its default, its unit (in the name or the help) and what it is for.
+
+The command line's options, `docs/settings.md` and the environment variables are made from this table.
+A setting `heartbeat_seconds` is read from `BRIDGE_HEARTBEAT_SECONDS`; flags go before the environment,
+the environment before the default. `redis_url` also looks at `REDIS_URL`, after `BRIDGE_REDIS_URL`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import Any, Self
+
+from bridge.errors import SettingsError
+
+
+def _setting(default: Any, text: str, *, least: float | None = None, also: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": text, "least": least, "also": also})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of workers and gateways. Seconds may be fractions; bytes are bytes."""
+
+    redis_url: str = _setting(
+        "redis://127.0.0.1:6379/0",
+        "The Redis or Valkey (7.0 or newer) that workers and gateways share: redis://, rediss:// or unix://.",
+        also=("REDIS_URL",),
+    )
+    prefix: str = _setting(
+        "bridge:", "What every key and channel name in Redis begins with. The same for workers and gateways."
+    )
+    gateway_url: str = _setting(
+        "http://127.0.0.1:8620", "Where `bridge tail`, `status` and `cancel` find the gateway."
+    )
+
+    lease_seconds: float = _setting(
+        30.0, "A worker that gives no sign for so long is lost, and its task ends as failed.", least=0.5
+    )
+    ended_ttl_seconds: float = _setting(3600.0, "How long a task is kept in Redis after its end.", least=1)
+    live_ttl_seconds: float = _setting(
+        86400.0, "How long a queued or running task is kept in Redis without any sign.", least=1
+    )
+    max_task_bytes: int = _setting(
+        16 * 1024 * 1024,
+        "The most that one attempt may write, in bytes of event data. Beyond, the answer is cut and marked"
+        " `truncated`; the work goes on.",
+        least=1024,
+    )
+
+    flush_milliseconds: float = _setting(
+        20.0,
+        "Text is merged for so long before it is sent. The first text of a task goes out at once.",
+        least=0,
+    )
+    flush_bytes: int = _setting(4096, "So much waiting text is sent early.", least=1)
+    close_timeout_seconds: float = _setting(
+        10.0, "Leaving a task block waits at most so long for Redis to confirm the end.", least=0
+    )
+    cancel_check_seconds: float = _setting(
+        1.0, "How often a worker that reports nothing asks whether its task was cancelled.", least=0.05
+    )
+    create_timeout_seconds: float = _setting(
+        2.0, "`create_task` waits at most so long; after that it goes on trying in the background.", least=0
+    )
+
+    host: str = _setting("127.0.0.1", "The address that the gateway listens on.")
+    port: int = _setting(8620, "The port that the gateway listens on. 0: any free one.", least=0)
+    base_path: str = _setting("", "A path that stands before every path of the gateway, such as `/bridge`.")
+    heartbeat_seconds: float = _setting(
+        15.0, "A stream on which nothing was sent for so long gets a comment line.", least=0.05
+    )
+    linger_seconds: float = _setting(
+        30.0, "A task nobody reads any more stays in the gateway's memory for so long.", least=0
+    )
+    stall_timeout_seconds: float = _setting(
+        60.0, "A client that takes nothing for so long is disconnected. It can resume.", least=0.05
+    )
+    unknown_task_wait_seconds: float = _setting(
+        600.0, "A stream of a task that doesn't exist yet waits so long for it.", least=0
+    )
+    outage_wait_seconds: float = _setting(
+        15.0,
+        "A new stream waits so long for an absent Redis before it is sent away to come back later.",
+        least=0,
+    )
+    longest_wait_seconds: float = _setting(
+        60.0, "The longest long poll; a longer `wait` means this.", least=0
+    )
+    poll_interval_seconds: float = _setting(
+        2.0, "What `Retry-After` tells the pollers of a running task, rounded up to whole seconds.", least=0.1
+    )
+    drain_seconds: float = _setting(
+        20.0,
+        "At SIGTERM, streams are closed spread over so long, so that clients don't all come back at once.",
+        least=0,
+    )
+    probe_seconds: float = _setting(
+        5.0,
+        "How often the gateway sends itself a message over Redis, to see that the link is alive.",
+        least=0.05,
+    )
+    audit_seconds: float = _setting(
+        5.0, "How often all live tasks are compared with the log, to find a lost last message.", least=0.05
+    )
+    channels_bytes: int = _setting(
+        256 * 1024 * 1024, "What all tasks together may take of the gateway's memory.", least=0
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **flags: Any) -> Self:
+        """Read the environment, then let `flags` (those that are not None) win.
+
+        Raises `SettingsError` that names the variable or flag.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for one in fields(cls):
+            for name in (env_name(one), *one.metadata["also"]):
+                if environ.get(name):
+                    values[one.name] = _convert(one, environ[name], name)
+                    break
+        for name, value in flags.items():
+            if value is not None:
+                values[name] = value
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value, least = getattr(self, one.name), one.metadata["least"]
+            if least is not None and not value >= least:
+                raise SettingsError(f"{one.name} must be at least {least} (got {value})")
+        if self.base_path and not self.base_path.startswith("/"):
+            raise SettingsError(f"base_path must begin with / (got {self.base_path!r})")
+        if self.base_path.endswith("/"):
+            object.__setattr__(self, "base_path", self.base_path.rstrip("/"))
+        if any(c in self.prefix for c in "{}\r\n\0 "):
+            raise SettingsError("prefix must hold no braces, spaces or line ends: they would break key names")
+
+    def with_(self, **changes: Any) -> Self:
+        """The same settings with some changed."""
+        return replace(self, **changes)
+
+
+def env_name(one: Field[Any]) -> str:
+    """The environment variable of a setting."""
+    return "BRIDGE_" + one.name.upper()
+
+
+def _convert(one: Field[Any], text: str, source: str) -> Any:
+    assert one.default is not MISSING
+    kind = type(one.default)
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number"}[kind]
+        raise SettingsError(f"{source} must be {wanted} (got {text!r})") from None

@@ -1,0 +1,63 @@
+"""Connections to Redis, made in one place, so that every part has the same time limits.
+
+redis-py's own retries are off: the worker's pump and the gateway know better what may be repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from bridge.errors import SettingsError
+from bridge.settings import Settings
+from bridge.store.keys import Keys
+
+CONNECT_SECONDS: Final = 3.0
+ANSWER_SECONDS: Final = 5.0
+"""So long one command may take. Well under a third of a lease, so that a hung Redis costs no lease."""
+
+
+def sync_client(settings: Settings) -> redis.Redis:
+    """A client for the worker's pump; connects when first used."""
+    client: redis.Redis = _from_url(redis.Redis, settings, retry=Retry(NoBackoff(), 0))
+    return client
+
+
+def async_client(settings: Settings) -> redis.asyncio.Redis:
+    """A client for the gateway; connects when first used."""
+    client: redis.asyncio.Redis = _from_url(redis.asyncio.Redis, settings, retry=AsyncRetry(NoBackoff(), 0))
+    return client
+
+
+def keys_for(settings: Settings, client: redis.Redis | redis.asyncio.Redis) -> Keys:
+    """Key names for the database that the client uses."""
+    return Keys.from_settings(settings, int(client.connection_pool.connection_kwargs.get("db") or 0))
+
+
+def shown(url: str) -> str:
+    """A Redis URL without its password, for messages and logs."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _from_url(client: Any, settings: Settings, **more: Any) -> Any:
+    try:
+        return client.from_url(
+            settings.redis_url,
+            protocol=2,
+            socket_timeout=min(ANSWER_SECONDS, settings.lease_seconds / 3),
+            socket_connect_timeout=min(CONNECT_SECONDS, settings.lease_seconds / 3),
+            client_name="bridge",
+            **more,
+        )
+    except (ValueError, RedisError) as error:
+        raise SettingsError(f"redis_url can't be used ({shown(settings.redis_url)}): {error}") from None

@@ -1,0 +1,167 @@
+"""Reading logs and running scripts from asyncio: what the gateway knows of Redis besides its link.
+
+A read takes the task's hash and the log in one MULTI, so that both belong together. Long logs are read in
+pages; when the epoch changes between two pages, the read begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis.asyncio
+from redis.exceptions import NoScriptError, RedisError
+
+from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition
+from bridge.events import START, Entry, Position, decode
+from bridge.store.keys import Keys
+from bridge.store.scripts import Answer, Call, Calls, as_store_error
+
+PAGE: Final = 1000
+"""Entries per page. A chunk has at most 64 KiB, so a page has at most 64 MiB, and seldom more than 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What Redis knows about a task beside its events.
+
+    position: the newest event. bytes: the size of all event data of the epoch. lease: deadline in Redis
+    time (ms), 0 when there is none. state: queued, running, or how it ended.
+    """
+
+    position: Position
+    bytes: int
+    state: str
+    lease: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The answer to a read. `head` is None when the task is unknown; `now` is Redis time in ms.
+
+    whole: `entries` begin with the first of the epoch, because the position asked for is not of this
+    epoch, or ahead of the log, or because everything was asked for.
+    """
+
+    head: Head | None
+    entries: list[Entry]
+    whole: bool
+    now: int
+
+
+class Store:
+    """The asynchronous side of Redis: `read`, `heads`, `run`. Raises `StoreError`s only."""
+
+    def __init__(self, client: redis.asyncio.Redis, keys: Keys) -> None:
+        self.client = client
+        self._client: Any = client  # redis-py leaves execute_command untyped
+        self.keys = keys
+        self.calls = Calls(keys)
+
+    async def run(self, call: Call) -> Answer:
+        """Run one script. Raises `StoreUnavailable` when Redis is away, `StoreError` when it refuses."""
+        try:
+            try:
+                raw = await self._client.execute_command(*call.by_sha())
+            except NoScriptError:
+                raw = await self._client.execute_command(*call.by_source())
+        except (RedisError, OSError) as error:
+            raise as_store_error(error) from error
+        return Answer.parse(raw)
+
+    async def read(self, task_id: str, after: Position = START) -> Reading:
+        """The task's head and its entries after a position.
+
+        If `after` is of another epoch than the log's, or ahead of it, everything is read.
+        """
+        entries: list[Entry] = []
+        start = after
+        while True:
+            head, now, page = await self._page(task_id, start)
+            if head is None:
+                return Reading(None, [], True, now)
+            if start != START and (head.position.epoch != start.epoch or head.position < start):
+                entries, start = [], START
+                continue
+            entries += page
+            if not page or page[-1].position >= head.position:
+                return Reading(head, entries, _is_whole(entries, after), now)
+            start = page[-1].position
+
+    async def _page(self, task_id: str, after: Position) -> tuple[Head | None, int, list[Entry]]:
+        first = "-" if after == START else f"({after}"
+        pipeline: Any = self.client.pipeline(transaction=True)
+        pipeline.execute_command("TIME")
+        pipeline.execute_command("HMGET", self.keys.task(task_id), *_HEAD_FIELDS)
+        pipeline.execute_command("XRANGE", self.keys.log(task_id), first, "+", "COUNT", PAGE)
+        pipeline.execute_command("EXISTS", self.keys.log(task_id))
+        time, fields, raw, exists = await self._execute(pipeline)
+        head = _head(fields) if exists else None
+        return head, _milliseconds(time), [_entry(item) for item in raw]
+
+    async def heads(self, task_ids: Sequence[str]) -> tuple[list[Head | None], int]:
+        """The heads of many tasks and Redis time (ms), in one pipeline."""
+        pipeline: Any = self.client.pipeline(transaction=False)
+        pipeline.execute_command("TIME")
+        for task_id in task_ids:
+            pipeline.execute_command("HMGET", self.keys.task(task_id), *_HEAD_FIELDS)
+            pipeline.execute_command("EXISTS", self.keys.log(task_id))
+        time, *replies = await self._execute(pipeline)
+        pairs = zip(replies[::2], replies[1::2], strict=True)
+        return [_head(fields) if exists else None for fields, exists in pairs], _milliseconds(time)
+
+    async def _execute(self, pipeline: Any) -> list[Any]:
+        try:
+            result: list[Any] = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise as_store_error(error) from error
+        return result
+
+
+def parse_message(message: bytes) -> tuple[Position, list[Entry]]:
+    """A published message: the position of its last event, and its events.
+
+    No events at all means that they were too large to be published; they are in the log.
+    Raises `CorruptLog` for what no script of ours publishes.
+    """
+    header, *lines = message.split(b"\n")
+    try:
+        last = Position.parse(header.decode())
+        first = last.seq - len(lines) + 1
+        entries = []
+        for seq, line in enumerate(lines, first):
+            kind, _, data = line.partition(b" ")
+            entries.append(Entry(Position(last.epoch, seq), decode(kind.decode(), data), data))
+    except (InvalidPosition, InvalidEvent, UnicodeDecodeError) as error:
+        raise CorruptLog(f"a published message can't be read: {error}") from None
+    return last, entries
+
+
+_HEAD_FIELDS: Final = ("epoch", "seq", "bytes", "state", "lease", "owner")
+
+
+def _head(fields: Sequence[Any]) -> Head | None:
+    epoch, seq, size, state, lease, owner = ((item or b"").decode() for item in fields)
+    if not epoch:
+        return None
+    return Head(Position(int(epoch), int(seq)), int(size), state, int(lease or 0), owner)
+
+
+def _entry(item: Sequence[Any]) -> Entry:
+    raw_id, fields = item
+    try:
+        position = Position.parse(raw_id.decode())
+        data: bytes = fields[b"data"]
+        return Entry(position, decode(fields[b"kind"].decode(), data), data)
+    except (InvalidPosition, InvalidEvent, KeyError, UnicodeDecodeError) as error:
+        raise CorruptLog(f"log entry {raw_id!r} can't be read: {error}") from None
+
+
+def _is_whole(entries: Sequence[Entry], after: Position) -> bool:
+    return after == START or (bool(entries) and entries[0].position.epoch != after.epoch)
+
+
+def _milliseconds(time: Sequence[Any]) -> int:
+    return int(time[0]) * 1000 + int(time[1]) // 1000

@@ -1,0 +1,241 @@
+"""The scripts that write: one fact, one writer, one atomic step each. Beside this file, in Lua.
+
+`common.lua` stands in front of each script. All of them answer alike (`Answer`). The constructors below
+are the only place that knows the order of a script's arguments; what they return is a `Call`, which the
+gateway runs through `bridge.store.log.Store` and the worker's pump puts into pipelines with `run_pipeline`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final
+
+import redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from bridge.errors import StoreError, StoreUnavailable
+from bridge.events import Event, Position, encode
+from bridge.store.keys import Keys
+
+NAMES: Final = ("create", "open", "append", "renew", "close", "cancel", "expire", "restore")
+
+
+_TEMPORARY: Final = (
+    "LOADING", "READONLY", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "OOM", "MISCONF", "NOREPLICAS",
+)  # fmt: skip
+"""Refusals that pass by themselves: a server that loads, fails over, or is out of memory or disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's source and the SHA-1 by which Redis knows it."""
+
+    name: str
+    source: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    folder = files(__name__)
+    source = (folder / "common.lua").read_text() + "\n" + (folder / f"{name}.lua").read_text()
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+SCRIPTS: Final = {name: _load(name) for name in NAMES}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a script says, after it ran.
+
+    verdict
+        applied: done. seen: was done before, or nothing to do. ended: the task is over (see `state`,
+        `code`). fenced: a newer attempt has the task. lost: Redis has forgotten the task. gap: the batch
+        number skips ahead of `batch`. full: the log would become too large. unknown: no such task.
+        alive: its lease is not over. late: the call lay about too long to be believed.
+    position
+        The newest event's.
+    batch
+        The last batch number applied.
+    code
+        The error code of an end that was not the worker's own, else "".
+    now
+        Redis time, ms since 1970.
+    """
+
+    verdict: str
+    position: Position
+    attempt: int
+    batch: int
+    cancel_requested: bool
+    state: str
+    code: str
+    now: int
+
+    @classmethod
+    def parse(cls, raw: Sequence[Any]) -> Answer:
+        """From a script's reply, with or without `decode_responses`."""
+        verdict, epoch, seq, attempt, batch, cancel, state, code, now = (
+            item.decode() if isinstance(item, bytes) else str(item) for item in raw
+        )
+        return cls(
+            verdict,
+            Position(int(epoch), int(seq)),
+            int(attempt),
+            int(batch),
+            cancel == "1",
+            state,
+            code,
+            int(now),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One script with its keys and arguments, ready to be sent."""
+
+    script: Script
+    keys: tuple[str, str]
+    args: tuple[bytes | str | int, ...]
+
+    def by_sha(self) -> tuple[Any, ...]:
+        """The EVALSHA command."""
+        return ("EVALSHA", self.script.sha, 2, *self.keys, *self.args)
+
+    def by_source(self) -> tuple[Any, ...]:
+        """The EVAL command, for a server that hasn't seen the script."""
+        return ("EVAL", self.script.source, 2, *self.keys, *self.args)
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Builds calls for tasks under `keys`. Times are in milliseconds, lengths are JSON bytes."""
+
+    keys: Keys
+
+    def _call(self, name: str, task_id: str, *args: bytes | str | int) -> Call:
+        keys = self.keys
+        fixed = (keys.channel(task_id), keys.live_ttl_ms, keys.ended_ttl_ms)
+        return Call(SCRIPTS[name], (keys.task(task_id), keys.log(task_id)), (*fixed, *args))
+
+    def create(self, task_id: str, *, owner: str, creation: str, age_ms: int = 0) -> Call:
+        """Announce a task. `creation` names this call, `age_ms` says how long ago it was first made."""
+        return self._call("create", task_id, owner, creation, age_ms)
+
+    def open(self, task_id: str, *, token: str, lease_ms: int) -> Call:
+        """Begin an attempt; a lease of 0 means none."""
+        return self._call("open", task_id, token, lease_ms)
+
+    def append(
+        self,
+        task_id: str,
+        *,
+        token: str,
+        batch: int,
+        length: bytes,
+        limit: int,
+        events: Sequence[bytes | str],
+    ) -> Call:
+        """The next batch; `events` is kind, data, kind, data … (see `wire`)."""
+        return self._call("append", task_id, token, batch, length, limit, *events)
+
+    def renew(self, task_id: str, *, token: str, lease_ms: int) -> Call:
+        """Prolong the lease."""
+        return self._call("renew", task_id, token, lease_ms)
+
+    def close(
+        self,
+        task_id: str,
+        *,
+        token: str,
+        batch: int,
+        length: bytes,
+        limit: int,
+        state: str,
+        code: str,
+        end: bytes,
+        events: Sequence[bytes | str] = (),
+    ) -> Call:
+        """The last batch and the end."""
+        return self._call("close", task_id, token, batch, length, limit, state, code, end, *events)
+
+    def cancel(self, task_id: str) -> Call:
+        """Ask the task to stop."""
+        return self._call("cancel", task_id)
+
+    def expire(self, task_id: str, *, sent_at: int) -> Call:
+        """End the task if its lease is over. `sent_at` is Redis time as the caller knows it."""
+        return self._call("expire", task_id, sent_at)
+
+    def restore(
+        self,
+        task_id: str,
+        *,
+        token: str,
+        attempt: int,
+        name: str,
+        reason: str,
+        batch: int,
+        known_epoch: int,
+        lease_ms: int,
+        length: bytes,
+        cancel_requested: bool,
+        created_at: int,
+        started_at: int,
+        events: Sequence[bytes | str],
+    ) -> Call:
+        """Write the attempt's whole content anew, in a new epoch. `name` makes a repeated call harmless."""
+        return self._call(
+            "restore", task_id, token, attempt, name, reason, batch, known_epoch, lease_ms, length,
+            int(cancel_requested), created_at, started_at, *events,
+        )  # fmt: skip
+
+
+def wire(events: Sequence[Event]) -> list[bytes | str]:
+    """Events as the scripts take them: kind, data, kind, data …"""
+    flat: list[bytes | str] = []
+    for event in events:
+        flat += (event.kind, encode(event))
+    return flat
+
+
+def run_pipeline(client: redis.Redis, calls: Sequence[Call]) -> list[Answer | StoreError]:
+    """Run scripts in one round trip, in order; a script that Redis refuses answers with its error.
+
+    Raises `StoreUnavailable` when the connection fails: then any of them may have run or not, and all
+    of them can be repeated.
+    """
+    try:
+        replies = _send(client, calls)
+        missing = {
+            call.script
+            for call, reply in zip(calls, replies, strict=True)
+            if isinstance(reply, NoScriptError)
+        }
+        if missing:
+            # The server was restarted or is new to us. Repeating every call keeps their order, and is
+            # harmless for those that did run.
+            for script in missing:
+                client.script_load(script.source)
+            replies = _send(client, calls)
+    except (RedisError, OSError) as error:
+        raise as_store_error(error) from error
+    return [as_store_error(r) if isinstance(r, Exception) else Answer.parse(r) for r in replies]
+
+
+def _send(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
+    pipeline: Any = client.pipeline(transaction=False)  # redis-py leaves execute_command untyped
+    for call in calls:
+        pipeline.execute_command(*call.by_sha())
+    replies: list[Any] = pipeline.execute(raise_on_error=False)
+    return replies
+
+
+def as_store_error(error: Exception) -> StoreError:
+    """Sort a Redis error: unavailable (try again later), or refused."""
+    if isinstance(error, ResponseError) and not str(error).startswith(_TEMPORARY):
+        return StoreError(f"Redis refused: {error}")
+    return StoreUnavailable(f"Redis can't be used now: {str(error) or type(error).__name__}")

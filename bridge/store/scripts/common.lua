@@ -1,0 +1,161 @@
+-- The ground that every script stands on; it is put in front of each of them when they are loaded.
+--
+-- KEYS[1] the task's hash, KEYS[2] its log. ARGV[1] channel, ARGV[2] TTL while it lives, ARGV[3] TTL
+-- after its end (ms); a script's own arguments begin at ARGV[4].
+--
+-- Numbers are turned into text by num(): Lua would write a time in milliseconds as 1.76e+12.
+-- One script is one step: what is checked, appended, given a TTL and published can't be torn apart.
+
+local TASK, LOG, CHANNEL = KEYS[1], KEYS[2], ARGV[1]
+local LIVE_TTL, ENDED_TTL = ARGV[2], ARGV[3]
+local PUBLISH_LIMIT = 1048576 -- larger batches are announced, and readers take them from the log
+
+local unpack = unpack or table.unpack
+
+local function num(n) return string.format('%.0f', n) end
+
+local clock = redis.call('TIME')
+local NOW = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+
+local FIELDS = {'epoch', 'seq', 'state', 'attempt', 'token', 'tokens', 'batch', 'lease', 'cancel',
+  'owner', 'bytes', 'length', 'created', 'started', 'code', 'chunk_at', 'creation', 'restore'}
+local NUMBERS = {epoch = true, seq = true, attempt = true, batch = true, lease = true, cancel = true,
+  bytes = true, created = true, started = true, chunk_at = true}
+
+local task = {} -- the hash as it is now
+local dirty = {} -- the fields to be written
+local lines = {} -- the events to be published
+local published_bytes = 0
+
+local values = redis.call('HMGET', TASK, unpack(FIELDS))
+for i, name in ipairs(FIELDS) do
+  local value = values[i] or ''
+  if NUMBERS[name] then value = tonumber(value) or 0 end
+  task[name] = value
+end
+-- Only one of the two keys left means that Redis lost something: such a task counts as unknown.
+local KNOWN = task.epoch > 0 and redis.call('EXISTS', LOG) == 1
+local function ended() return task.state ~= 'queued' and task.state ~= 'running' end
+
+local function set(name, value)
+  task[name] = value
+  dirty[name] = true
+end
+
+-- Append one event to the log and remember it for publishing. Data is a JSON object, never empty.
+local function emit(kind, data)
+  if kind ~= 'chunk' or NOW - task.chunk_at >= 1000 then
+    data = string.sub(data, 1, -2) .. ',"at":' .. num(NOW) .. '}'
+    if kind == 'chunk' then set('chunk_at', NOW) end
+  end
+  set('seq', task.seq + 1)
+  set('bytes', task.bytes + #data)
+  redis.call('XADD', LOG, num(task.epoch) .. '-' .. num(task.seq), 'kind', kind, 'data', data)
+  lines[#lines + 1] = kind .. ' ' .. data
+  published_bytes = published_bytes + #data
+end
+
+-- Begin a new life of the log. Its name is greater than that of every life known before.
+local function new_epoch(known_before)
+  redis.call('DEL', LOG)
+  set('epoch', math.max(NOW, task.epoch + 1, known_before + 1))
+  set('seq', 0)
+  set('bytes', 0)
+  set('chunk_at', 0)
+end
+
+local function emit_state()
+  local function time(t) if t > 0 then return num(t) else return 'null' end end
+  emit('state', '{"state":"' .. task.state .. '","attempt":' .. num(task.attempt)
+    .. ',"cancel_requested":' .. tostring(task.cancel == 1)
+    .. ',"created_at":' .. time(task.created) .. ',"started_at":' .. time(task.started) .. '}')
+end
+
+local function emit_reset(reason)
+  emit('reset', '{"reason":"' .. reason .. '","attempt":' .. num(task.attempt) .. '}')
+end
+
+-- An end that no worker wrote. Code '' means: no error.
+local function emit_end(state, code, message)
+  local error = 'null'
+  if code ~= '' then error = '{"code":"' .. code .. '","message":"' .. message .. '"}' end
+  local length = task.length
+  if length == '' then length = '{}' end
+  emit('end', '{"state":"' .. state .. '","error":' .. error .. ',"result":null,"usage":null,"length":'
+    .. length .. ',"truncated":false}')
+  set('state', state)
+  set('code', code)
+end
+
+-- A new attempt takes over: its token fences all older ones. The last sixteen tokens are remembered, so
+-- that a repeated call of an older attempt is not taken for a new one.
+local function take_over(token, attempt, lease)
+  set('attempt', attempt)
+  set('token', token)
+  local recent = token
+  local count = 1
+  for old in string.gmatch(task.tokens, '%S+') do
+    if old ~= token and count < 16 then
+      recent = recent .. ' ' .. old
+      count = count + 1
+    end
+  end
+  set('tokens', recent)
+  set('batch', 0)
+  set('lease', lease)
+  set('length', '{}')
+  set('code', '')
+  set('restore', '')
+end
+
+local function was_superseded(token)
+  if token == task.token then return false end
+  for old in string.gmatch(task.tokens, '%S+') do
+    if old == token then return true end
+  end
+  return false
+end
+
+local function lease_until(lease_ms)
+  if tonumber(lease_ms) == 0 then return 0 end -- 0: no lease, nobody declares this task lost
+  return NOW + tonumber(lease_ms)
+end
+
+-- Append the events in ARGV[first], ARGV[first + 1] …: kind, data, kind, data …
+local function emit_all(first)
+  for i = first, #ARGV, 2 do emit(ARGV[i], ARGV[i + 1]) end
+end
+
+-- Whether the events from ARGV[first] on would make the log larger than `limit` bytes.
+local function too_large(first, limit)
+  local total = task.bytes
+  for i = first + 1, #ARGV, 2 do total = total + #ARGV[i] end
+  return total > tonumber(limit)
+end
+
+-- Write what changed, give both keys the same TTL, publish, and answer. Every script ends here.
+local function answer(verdict)
+  local changes = {}
+  for name in pairs(dirty) do
+    local value = task[name]
+    if NUMBERS[name] then value = num(value) end
+    changes[#changes + 1] = name
+    changes[#changes + 1] = value
+  end
+  if #changes > 0 then
+    redis.call('HSET', TASK, unpack(changes))
+    local ttl = LIVE_TTL
+    if ended() then ttl = ENDED_TTL end
+    redis.call('PEXPIRE', TASK, ttl)
+    redis.call('PEXPIRE', LOG, ttl)
+  end
+  if #lines > 0 then
+    local message = num(task.epoch) .. '-' .. num(task.seq)
+    if published_bytes <= PUBLISH_LIMIT then
+      message = message .. '\n' .. table.concat(lines, '\n')
+    end
+    redis.call('PUBLISH', CHANNEL, message)
+  end
+  return {verdict, num(task.epoch), num(task.seq), num(task.attempt), num(task.batch),
+    num(task.cancel), task.state, task.code, num(NOW)}
+end

@@ -1,0 +1,35 @@
+-- open: a worker begins an attempt. ARGV[4] its token, ARGV[5] lease (ms).
+--
+-- The newest attempt fences all older ones. With the cancel flag set there is no new attempt: the task is,
+-- or stays, ended as cancelled.
+local token, lease = ARGV[4], lease_until(ARGV[5])
+
+if KNOWN then
+  if token == task.token then
+    if ended() then return answer('ended') end
+    return answer('seen')
+  end
+  if was_superseded(token) then return answer('fenced') end
+  if task.cancel == 1 then
+    if not ended() then emit_end('cancelled', '', '') end
+    return answer('ended')
+  end
+end
+
+if not KNOWN then
+  new_epoch(0)
+  set('created', NOW)
+  set('cancel', 0)
+  set('tokens', '')
+  take_over(token, 1, lease)
+elseif task.state == 'queued' then
+  take_over(token, task.attempt + 1, lease)
+else
+  if ended() then new_epoch(0) end
+  take_over(token, task.attempt + 1, lease)
+  emit_reset('retry')
+end
+set('state', 'running')
+set('started', NOW)
+emit_state()
+return answer('applied')
