@@ -1,0 +1,1 @@
+"""The tests mirror `bridge/`; `tests/story/` is the tutorial and is read first."""

@@ -1,0 +1,68 @@
+"""Fixtures that all tests share: servers, and the tools a machine may not have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from bridge.store.embedded import EmbeddedServer, find_binary
+from tests.servers import fake_redis, keys_without_ttl
+from tests.tools import require_tool
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Look for the tools before any fixture starts something."""
+    for mark in item.iter_markers("needs"):
+        for name in mark.args:
+            require_tool(name)
+
+
+@pytest.fixture(scope="session")
+def redis_binary() -> Path:
+    """The server program of this run; BRIDGE_TEST_SERVER names another one than the embedded."""
+    chosen = os.environ.get("BRIDGE_TEST_SERVER")
+    return require_tool(chosen) if chosen else find_binary()
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis_binary: Path) -> Iterator[EmbeddedServer]:
+    """One real server for the whole run. A test that disturbs its server takes a `RedisProcess`."""
+    server = EmbeddedServer(binary=redis_binary, options=["--enable-debug-command", "local"])
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedServer) -> Iterator[str]:
+    """The URL of an empty database. A key left in it without a TTL fails the test."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        # So that every test goes the way of a server that doesn't know our scripts yet.
+        client.script_flush()
+    yield redis_server.url
+    leaked = keys_without_ttl(redis_server.url)
+    if leaked:
+        pytest.fail(f"keys without a TTL: {', '.join(leaked)}", pytrace=False)
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A plain client of the test's database, for looking inside."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def fake_redis_url() -> Iterator[str]:
+    """The URL of a fakeredis server of the test's own, with the same check as `redis_url`."""
+    with fake_redis() as url:
+        yield url
+        leaked = keys_without_ttl(url)
+    if leaked:
+        pytest.fail(f"keys without a TTL: {', '.join(leaked)}", pytrace=False)

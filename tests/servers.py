@@ -1,0 +1,113 @@
+"""Redis servers that tests may stop, freeze and kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Self
+
+import redis
+from fakeredis import TcpFakeServer
+
+from bridge.store.embedded import HOST, EmbeddedServer, free_port
+from tests.waiting import eventually
+
+__all__ = ["RedisProcess", "fake_redis", "free_port", "keys_without_ttl"]
+
+
+class RedisProcess:
+    """A real server on a port that it keeps through all restarts. A context manager.
+
+    `options` go to its command line: ``["--maxmemory", "20mb"]``. `DEBUG` is allowed.
+    A restarted server is empty, as nothing is saved, unless `SAVE` was called with a `data_dir`.
+    """
+
+    def __init__(
+        self, *, options: Sequence[str] = (), data_dir: Path | None = None, binary: Path | None = None
+    ) -> None:
+        self.port = free_port()
+        self._data_dir = data_dir
+        self._binary = binary
+        self._options = ("--enable-debug-command", "local", *options)
+        self._server: EmbeddedServer | None = None
+        self._paused = False
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._server is not None, "the server isn't running"
+        return self._server.pid
+
+    def start(self) -> None:
+        assert self._server is None, "the server is running already"
+        self._server = EmbeddedServer(
+            self.port, data_dir=self._data_dir, binary=self._binary, options=self._options
+        )
+        self._server.start()
+
+    def stop(self) -> None:
+        """End it in order. Does nothing if it isn't running."""
+        if self._paused:
+            self.resume()
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._paused = False
+        self.stop()
+
+    def restart(self) -> None:
+        """End it in order and start it again on the same port."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open, nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let it go on, beginning with all that was sent to it meanwhile."""
+        os.kill(self.pid, signal.SIGCONT)
+        self._paused = False
+
+    def client(self) -> redis.Redis:
+        """A plain client of its own, for the test to look inside or to disturb."""
+        return redis.Redis.from_url(self.url)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+@contextmanager
+def fake_redis() -> Iterator[str]:
+    """A fakeredis server behind a real socket; the value is its URL."""
+    server = TcpFakeServer((HOST, free_port()), server_type="redis")
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"redis://{HOST}:{server.server_address[1]}/0"
+    finally:
+        server.shutdown()
+        server.server_close()
+        eventually(lambda: not thread.is_alive())
+
+
+def keys_without_ttl(url: str) -> list[str]:
+    """All keys of that database that would stay for ever."""
+    with redis.Redis.from_url(url) as client:
+        return sorted(key.decode() for key in client.scan_iter(count=1000) if client.ttl(key) == -1)

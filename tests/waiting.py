@@ -1,0 +1,70 @@
+"""Waiting for conditions. No test sleeps: it says what must become true, and for how long to hope."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+DEADLINE_SECONDS = 10.0
+"""Long enough for a busy machine; a test that passes never waits so long."""
+_INTERVAL_SECONDS = 0.01
+
+
+class _Watch:
+    """The last thing a predicate said, and the verdict when time is up."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._end = time.monotonic() + timeout
+        self.last: object = None
+
+    def expired(self) -> bool:
+        return time.monotonic() > self._end
+
+    def verdict(self) -> AssertionError:
+        said = f"{self.last}" if isinstance(self.last, AssertionError) else f"{self.last!r}"
+        return AssertionError(f"not true within {self._timeout:g} s; the last value was: {said}")
+
+
+def eventually(predicate: Callable[[], T], *, timeout: float = DEADLINE_SECONDS) -> T:
+    """Poll until `predicate` returns something true, and return that.
+
+    An `assert` that fails inside it counts as "not yet". Raises AssertionError with the last value.
+    """
+    watch = _Watch(timeout)
+    while True:
+        try:
+            value = predicate()
+            watch.last = value
+            if value:
+                return value
+        except AssertionError as error:
+            watch.last = error
+        if watch.expired():
+            raise watch.verdict()
+        time.sleep(_INTERVAL_SECONDS)
+
+
+async def eventually_async(
+    predicate: Callable[[], Awaitable[T]] | Callable[[], T], *, timeout: float = DEADLINE_SECONDS
+) -> T:
+    """Like `eventually`, for coroutines; the predicate may be a plain function or an async one."""
+    watch = _Watch(timeout)
+    while True:
+        try:
+            value: Any = predicate()
+            if inspect.isawaitable(value):
+                value = await value
+            watch.last = value
+            if value:
+                return value  # type: ignore[no-any-return]  # both kinds of predicate end in a T
+        except AssertionError as error:
+            watch.last = error
+        if watch.expired():
+            raise watch.verdict()
+        await asyncio.sleep(_INTERVAL_SECONDS)
