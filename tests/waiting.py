@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -50,19 +50,27 @@ def eventually(predicate: Callable[[], T], *, timeout: float = DEADLINE_SECONDS)
         time.sleep(_INTERVAL_SECONDS)
 
 
+@overload
 async def eventually_async(
-    predicate: Callable[[], Awaitable[T]] | Callable[[], T], *, timeout: float = DEADLINE_SECONDS
-) -> T:
+    predicate: Callable[[], Awaitable[T]], *, timeout: float = DEADLINE_SECONDS
+) -> T: ...
+
+
+@overload
+async def eventually_async(predicate: Callable[[], T], *, timeout: float = DEADLINE_SECONDS) -> T: ...
+
+
+async def eventually_async(predicate: Callable[[], Any], *, timeout: float = DEADLINE_SECONDS) -> Any:
     """Like `eventually`, for coroutines; the predicate may be a plain function or an async one."""
     watch = _Watch(timeout)
     while True:
         try:
-            value: Any = predicate()
+            value = predicate()
             if inspect.isawaitable(value):
                 value = await value
             watch.last = value
             if value:
-                return value  # type: ignore[no-any-return]  # both kinds of predicate end in a T
+                return value
         except AssertionError as error:
             watch.last = error
         if watch.expired():
