@@ -1,0 +1,295 @@
+"""Both clients over real sockets: one script of bytes, drops and statuses, and the same outcome for each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+import bridge.client
+from bridge import sse
+from bridge.client import AsyncClient, Client
+from bridge.errors import (
+    ClientError,
+    GatewayUnavailable,
+    InvalidInput,
+    InvalidPosition,
+    InvalidTaskId,
+    RequestRefused,
+    TaskNotFound,
+)
+from bridge.events import Chunk, End, Event, Position, Reset, State
+from bridge.view import View
+from tests.client.scripted import Answer, gateway, plain, wire
+
+SOON = sse.retry(0)
+END = wire("7-9", End("succeeded", length={}))
+
+
+class Both:
+    """One way to use a client, for either kind; what an async one yields is collected."""
+
+    def __init__(self, kind: str) -> None:
+        self._async = kind == "async"
+
+    @asynccontextmanager
+    async def _open(self, url: str, **options: Any) -> AsyncIterator[AsyncClient]:
+        async with AsyncClient(url, **options) as client:
+            yield client
+
+    async def events(
+        self, url: str, task_id: str = "job", *, after: Position | str | None = None, **options: Any
+    ) -> list[tuple[Position, Event]]:
+        """All events to the end."""
+        if self._async:
+            async with self._open(url, **options) as client:
+                return [one async for one in client.events(task_id, after=after)]
+        with Client(url, **options) as client:
+            return list(client.events(task_id, after=after))
+
+    async def texts(self, url: str, **options: Any) -> list[str]:
+        """The text of each view that `follow` yields."""
+        if self._async:
+            async with self._open(url, **options) as client:
+                return [view.text async for view in client.follow("job")]
+        with Client(url, **options) as client:
+            return [view.text for view in client.follow("job")]
+
+    async def ask(self, url: str, what: str, task_id: str = "job", **options: Any) -> dict[str, Any]:
+        """`status` or `cancel`."""
+        if self._async:
+            async with self._open(url, **options) as client:
+                answer: dict[str, Any] = await getattr(client, what)(task_id)
+                return answer
+        with Client(url, **options) as client:
+            asked: dict[str, Any] = getattr(client, what)(task_id)
+            return asked
+
+
+@pytest.fixture(params=["sync", "async"])
+def both(request: pytest.FixtureRequest) -> Both:
+    """Each test runs with the client for threads and with the one for asyncio."""
+    return Both(request.param)
+
+
+def text_of(events: list[tuple[Position, Event]]) -> list[str]:
+    """The chunks' texts."""
+    return [event.text for _, event in events if isinstance(event, Chunk)]
+
+
+async def test_follows_to_the_end(both: Both) -> None:
+    """A stream is read to its `end`, and the connection is let go then although the gateway holds it."""
+    body = wire("7-1", State("running", 1)) + wire("7-2", Chunk("a\u2028b\u0085c")) + END
+    with gateway(Answer([body], then="hold")) as server:
+        events = await both.events(server.url + "/base/", "job-42", headers={"Authorization": "Bearer t"})
+    assert [str(position) for position, _ in events] == ["7-1", "7-2", "7-9"]
+    assert text_of(events) == ["a\u2028b\u0085c"]
+    (request,) = server.requests
+    assert (request.method, request.path) == ("GET", "/base/tasks/job-42/events")
+    assert request.headers["accept"] == "text/event-stream"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["authorization"] == "Bearer t"
+    assert "last-event-id" not in request.headers
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        Answer([SOON, wire("7-1", Chunk("Hel")), wire("7-2", Chunk("lost"))[:-1]]),
+        Answer([SOON, wire("7-1", Chunk("Hel"))], chunked=True),
+        Answer([SOON, wire("7-1", Chunk("Hel"))], then="hold"),
+    ],
+    ids=["closed inside an event", "broken chunked body", "silent"],
+)
+async def test_resumes_after_a_drop(both: Both, cut: Answer) -> None:
+    """However a connection goes away, the next resumes behind the last whole event; no text comes twice."""
+    with gateway(cut, Answer([wire("7-1", Chunk("Hel")), wire("7-2", Chunk("lo")), END])) as server:
+        texts = await both.texts(server.url, silence_seconds=0.3)
+    assert texts[0] == "Hel"
+    assert texts[-1] == "Hello"
+    assert [request.headers.get("last-event-id") for request in server.requests] == [None, "7-1"]
+
+
+def test_connection_reset_by_peer() -> None:
+    """A connection that is torn down hard is a drop like any other."""
+    read = threading.Event()
+    first = Answer([SOON, wire("7-1", Chunk("Hel")), read], then="reset")
+    with gateway(first, Answer([wire("7-2", Chunk("lo")), END])) as server, Client(server.url) as client:
+        events = client.events("job")
+        got = [next(events)]
+        read.set()
+        assert text_of([*got, *events]) == ["Hel", "lo"]
+
+
+async def test_survives_passing_refusals(both: Both) -> None:
+    """An empty stream with a `retry:`, a 503 and a 429 are waited out once the gateway was there."""
+    with gateway(
+        Answer([SOON + sse.comment("redis is away")]),
+        plain("", 503),
+        plain('{"error":{"code":"busy","message":"too many"}}', 429),
+        Answer([wire("7-1", Chunk("at last")), END]),
+    ) as server:
+        dropped: list[str] = []
+        events = await both.events(server.url, on_drop=lambda reason, _: dropped.append(reason))
+    assert text_of(events) == ["at last"]
+    assert [reason.partition(": ")[2] for reason in dropped[1:]] == [
+        "no reason given (503)",
+        "too many (429)",
+    ]
+    assert "closed the stream before the task's end" in dropped[0]
+
+
+async def test_reset_brings_the_new_text(both: Both) -> None:
+    """After a `reset` the view holds the new text alone."""
+    old = Answer([SOON, wire("7-1", Chunk("old"))])
+    new = wire("8-0", Reset("log_lost", 1)) + wire("8-1", Chunk("new")) + wire("8-2", End("succeeded"))
+    with gateway(old, Answer([new])) as server:
+        assert (await both.texts(server.url))[-1] == "new"
+
+
+async def test_nothing_more_to_say(both: Both) -> None:
+    """204 ends the following without an event; `after` is sent as text or as a position."""
+    with gateway(Answer(status=204), Answer(status=204)) as server:
+        assert await both.events(server.url, after="7-9") == []
+        assert await both.events(server.url, after=Position(7, 9)) == []
+    assert [request.headers["last-event-id"] for request in server.requests] == ["7-9", "7-9"]
+
+
+async def test_heartbeats_keep_a_quiet_stream(both: Both) -> None:
+    """Comment lines are no events and no reason to reconnect."""
+    quiet = [sse.HEARTBEAT] * 20
+    with gateway(Answer([*quiet, wire("7-1", Chunk("a")), *quiet, END])) as server:
+        assert text_of(await both.events(server.url)) == ["a"]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (plain('{"error":{"code":"x","message":"bad position"}}', 400), RequestRefused, "bad position"),
+        (plain("", 404), TaskNotFound, "404"),
+        (plain("", 503), GatewayUnavailable, "503"),
+        (Answer([b"<html>"], headers={"Content-Type": "text/html"}), ClientError, "is this a gateway"),
+        (Answer([sse.frame("?", event="chunk", id="7-1")], then="hold"), ClientError, "makes no sense"),
+    ],
+    ids=["refused", "unknown", "never served", "a web page", "nonsense"],
+)
+async def test_errors_end_the_following(
+    both: Both, answer: Answer, error: type[ClientError], words: str
+) -> None:
+    """What can't get better by waiting, and a first connection that fails, is raised at once."""
+    with gateway(answer) as server:
+        with pytest.raises(error, match=words):
+            await both.events(server.url)
+    assert len(server.requests) == 1
+
+
+async def test_no_gateway(both: Both, unused_tcp_port: int) -> None:
+    """Nobody at the address: one error that says what to do."""
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    with pytest.raises(GatewayUnavailable, match=rf"no gateway at {url}.* \(start one with: bridge serve\)"):
+        await both.events(url)
+    with pytest.raises(GatewayUnavailable, match="no gateway"):
+        await both.ask(url, "status")
+
+
+async def test_patience_ends(both: Both) -> None:
+    """A gateway that was there and stays away too long is given up."""
+    with gateway(Answer([SOON]), plain("", 503)) as server:
+        with pytest.raises(GatewayUnavailable, match="closed the stream"):
+            await both.events(server.url, patience_seconds=-1)
+
+
+@pytest.mark.parametrize("what", ["status", "cancel"])
+async def test_plain_questions(both: Both, what: str) -> None:
+    """`status` and `cancel` give the gateway's JSON object."""
+    with gateway(plain('{"id":"job","state":"running"}')) as server:
+        assert await both.ask(server.url, what) == {"id": "job", "state": "running"}
+    (request,) = server.requests
+    assert (request.method, request.path) == (
+        {"status": "GET", "cancel": "POST"}[what],
+        f"/tasks/job/{what}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (plain('{"error":{"code":"unknown_task","message":"never heard of it"}}', 404), TaskNotFound),
+        (plain("", 400), RequestRefused),
+        (plain("", 500), GatewayUnavailable),
+        (plain("[]"), ClientError),
+        (plain("<html>"), ClientError),
+    ],
+)
+async def test_plain_questions_refused(both: Both, answer: Answer, error: type[ClientError]) -> None:
+    """An answer that is an error, or no JSON object, is raised by its kind."""
+    with gateway(answer) as server, pytest.raises(error) as caught:
+        await both.ask(server.url, "status")
+    assert type(caught.value) is error
+
+
+async def test_bad_arguments(both: Both) -> None:
+    """Bad ids, positions and addresses are refused without a request."""
+    with gateway() as server:
+        with pytest.raises(InvalidTaskId):
+            await both.events(server.url, "a/b")
+        with pytest.raises(InvalidTaskId):
+            await both.ask(server.url, "cancel", "")
+        with pytest.raises(InvalidPosition):
+            await both.events(server.url, after="seven")
+        with pytest.raises(InvalidInput, match="begins with http"):
+            await both.events("localhost:8620")
+        with pytest.raises(ClientError, match="can't be a gateway's address"):
+            await both.ask("http://127.0.0.1:port", "status")
+    assert server.requests == []
+
+
+def test_text_is_there_as_it_grows() -> None:
+    """A view is yielded for what has come, before the rest of the stream exists."""
+    more = threading.Event()
+    with gateway(Answer([wire("7-1", Chunk("Hel")), more, wire("7-2", Chunk("lo")), END])) as server:
+        with Client(server.url) as client:
+            views: Iterator[View] = client.follow("job")
+            assert next(views).text == "Hel"
+            more.set()
+            assert [view.text for view in views][-1] == "Hello"
+
+
+async def test_text_is_there_as_it_grows_async() -> None:
+    """The same for asyncio."""
+    more = threading.Event()
+    with gateway(Answer([wire("7-1", Chunk("Hel")), more, wire("7-2", Chunk("lo")), END])) as server:
+        async with AsyncClient(server.url) as client:
+            views = client.follow("job")
+            assert (await anext(views)).text == "Hel"
+            more.set()
+            assert [view.text async for view in views][-1] == "Hello"
+
+
+def test_a_client_brought_along_stays_open() -> None:
+    """An httpx client of the caller's own is used and not closed."""
+    with gateway(plain("{}"), plain("{}")) as server, httpx.Client(headers={"X-Mine": "1"}) as mine:
+        with Client(server.url, http=mine) as client:
+            client.status("job")
+        assert not mine.is_closed
+    assert server.requests[0].headers["x-mine"] == "1"
+
+
+async def test_an_async_client_brought_along_stays_open() -> None:
+    """The same for asyncio."""
+    with gateway(plain("{}")) as server:
+        async with httpx.AsyncClient(headers={"X-Mine": "1"}) as mine:
+            async with AsyncClient(server.url, http=mine) as client:
+                await client.status("job")
+            assert not mine.is_closed
+    assert server.requests[0].headers["x-mine"] == "1"
+
+
+def test_exported_names() -> None:
+    """The package exports its two clients."""
+    assert bridge.client.__all__ == ["AsyncClient", "Client"]
