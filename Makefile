@@ -30,7 +30,8 @@ install: $(STAMP) ## build .venv from the lock file (PYTHON=python3.12 picks ano
 # The stamp depends on what the environment is made of, so an edited lock file is enough to renew it.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	    echo "bridge needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	    found=$$($(PYTHON) --version 2>/dev/null || echo "not there"); \
+	    echo "bridge needs Python 3.11 or newer; $(PYTHON) is $$found." >&2; \
 	    echo "Name another one: make PYTHON=python3.12 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { \
 	    echo "Could not make $(VENV). On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
