@@ -1,0 +1,314 @@
+"""A channel: the gateway's copy of one task's log, and the followers that read it.
+
+Rules
+-----
+1. A channel holds a prefix of the log of one epoch, without holes: it is only ever extended, by messages
+   from the link (`receive`) and by what was read from the log (`load`). Both are plain calls on the event
+   loop; nothing here waits, and nothing here talks to Redis.
+2. A message that fits is appended and handed out at once. A message that doesn't (a hole before it, another
+   epoch, too large to carry its events, the same position with other text) makes the channel ask for a
+   read. While a read is under way messages wait in a bounded list; what doesn't fit in is in the log.
+3. When the log turns out not to continue what the channel holds (a new epoch, or Redis lost writes), the
+   whole history is replaced and the channel's `generation` goes up. A follower of an older generation gets
+   `reset` and then everything: never text of one life of the log glued to text of another.
+4. A follower is a cursor: the position up to which it was given everything. A batch is encoded once per
+   dialect, and the same bytes go to every follower that is up to date and takes them. One that is busy is
+   left behind; it comes for what it missed with `take`, in merged pieces (`history.PIECE_BYTES`). So a slow
+   reader costs no memory, and loses nothing.
+5. A position from a client that is ahead of the channel is not an error: another gateway may be quicker.
+   The channel first reads the log; only what is still ahead then, or of another epoch, is reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from bridge.events import START, Entry, Position, Reset, encode
+from bridge.gateway.history import Dialect, History
+from bridge.store.log import Head, Reading
+from bridge.view import View
+
+_WAITING_MESSAGES: Final = 256
+
+
+class Batch:
+    """Events that arrived together. Encoded when first wanted, once per dialect, however many follow."""
+
+    __slots__ = ("_frames", "entries")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self._frames: dict[Dialect, bytes] = {}
+
+    def frames(self, dialect: Dialect) -> bytes:
+        """The bytes to send in a dialect."""
+        frames = self._frames.get(dialect)
+        if frames is None:
+            frames = self._frames[dialect] = dialect(self.entries)
+        return frames
+
+
+class Follower(Protocol):
+    """Somebody who reads a channel: an open stream, or a waiting long poll.
+
+    position: everything up to here was given to it. generation: of the channel, when that was so; -1 for
+    a position that came from a client. read_awaited: the number of the read that rule 5 asks for, 0 if none.
+    """
+
+    position: Position
+    generation: int
+    read_awaited: int
+    dialect: Dialect
+
+    def offer(self, batch: Batch) -> bool:
+        """Take a batch that follows `position`. False: busy now; it comes for it with `Channel.take`."""
+
+    def wake(self) -> None:
+        """Something changed that is not a batch: look at the channel again."""
+
+
+class Channel:
+    """One task. The hub calls `receive` and `load`, and runs a read whenever `read_due` says so."""
+
+    def __init__(self, task_id: str, want_read: Callable[[Channel], None]) -> None:
+        self.task_id = task_id
+        self.view = View(task_id)
+        self.head: Head | None = None
+        self.followers: set[Follower] = set()
+        self.generation = 0
+        self.loaded = False
+        self.known = False
+        self.idle_since = 0.0
+        self.reads_begun = 0
+        self.reads_done = 0
+        self._want_read = want_read
+        self._read_wanted = 0
+        self._whole_wanted = 0
+        self._history = History()
+        self._waiting: list[tuple[Position, list[Entry]]] = []
+        self._overflowed = False
+
+    # --- what the hub calls ---------------------------------------------------------------------------
+
+    @property
+    def position(self) -> Position:
+        """Of the newest event held; `START` when there is none."""
+        return self.view.position
+
+    @property
+    def reading(self) -> bool:
+        """Whether a read is under way."""
+        return self.reads_begun > self.reads_done
+
+    @property
+    def read_due(self) -> bool:
+        """Whether a read is wanted that has not begun yet."""
+        return self._read_wanted > self.reads_begun
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes: the view's text and the history."""
+        return self._history.bytes + self._history.size
+
+    def want_read(self, *, whole: bool = False) -> int:
+        """Ask for a read that begins after now; returns its number, to be compared with `reads_done`.
+
+        whole: from the first event on, to compare or to have back what was forgotten.
+        """
+        if not self.read_due:
+            self._read_wanted = self.reads_begun + 1
+            self._want_read(self)
+        if whole:
+            self._whole_wanted = self._read_wanted
+        return self._read_wanted
+
+    def begin_read(self) -> Position:
+        """The hub begins a read now; from here on messages wait. Returns the position to read after."""
+        self.reads_begun += 1
+        return START if self._whole_wanted == self.reads_begun or not self.loaded else self.position
+
+    def read_failed(self) -> None:
+        """The read that was begun came to nothing: it is due again. What waited is dropped, and read then."""
+        self.reads_begun -= 1
+        self._read_wanted = self.reads_begun + 1
+        if self._whole_wanted > self._read_wanted:
+            self._whole_wanted = self._read_wanted
+        self._waiting.clear()
+
+    def load(self, reading: Reading) -> None:
+        """Take in what a read brought, then the messages that came meanwhile."""
+        self.reads_done = self.reads_begun
+        self.head = reading.head
+        first_time, self.loaded = not self.loaded, True
+        if reading.head is None:
+            self._vanish()
+        elif not reading.whole:
+            self._extend(_after(reading.entries, self.position))
+        elif first_time or not self._continues(reading.entries):
+            self._replace(reading.entries)
+        else:
+            held = self._history.seq
+            self._history.remember(reading.entries[:held])
+            self._extend(reading.entries[held:])
+        waiting, self._waiting = self._waiting, []
+        overflowed, self._overflowed = self._overflowed, False
+        for last, entries in waiting:
+            self._take_in(last, entries)
+        if overflowed:
+            self.want_read()
+        for follower in tuple(self.followers):
+            follower.wake()
+
+    def receive(self, last: Position, entries: list[Entry]) -> None:
+        """A message from the link."""
+        if self.reading or not self.loaded:
+            if len(self._waiting) < _WAITING_MESSAGES:
+                self._waiting.append((last, entries))
+            else:
+                self._overflowed = True
+            return
+        self._take_in(last, entries)
+
+    def compare(self, head: Head | None, held: Position) -> None:
+        """The audit: `head` was read from Redis so long ago that every message before it must have arrived
+        by now, and so lately that the channel had already come to `held`.
+        """
+        if self.reading or not self.loaded:
+            return
+        if head is None:
+            if self.known:
+                self.want_read()
+            return
+        self.head = head
+        if (
+            head.position.epoch != self.position.epoch
+            or head.position > self.position
+            or head.position < held
+        ):
+            self.want_read()
+        elif head.position == self.position and head.bytes != self._history.bytes:
+            self.want_read(whole=True)
+
+    def forget_history(self) -> None:
+        """Give memory back: drop the events that every follower has. They can be read again."""
+        needed = [f.position.seq if f.generation == self.generation else 0 for f in self.followers]
+        self._history.forget(min(needed, default=self._history.seq))
+
+    # --- what followers call --------------------------------------------------------------------------
+
+    def take(self, follower: Follower) -> bytes | None:
+        """The next piece for a follower that isn't up to date, and move its cursor. None: nothing now.
+
+        Nothing is also the answer while a read must come first; the follower is woken when it is there.
+        """
+        restarted = self._resolve(follower)
+        if restarted is None:
+            return None
+        prefix = self._reset_frame(follower) if restarted else b""
+        if follower.position.seq == self._history.seq:
+            return prefix or None
+        stop, piece = self._history.piece(follower.position.seq, follower.dialect)
+        follower.position = Position(self.position.epoch, stop)
+        return prefix + piece
+
+    def since(self, follower: Follower) -> tuple[list[Entry], bool] | None:
+        """All entries after the follower's cursor, merged, and move it. None as in `take`.
+
+        The flag, or a `Reset` among the entries, means: forget what you had.
+        """
+        restarted = self._resolve(follower)
+        if restarted is None:
+            return None
+        entries = self._history.after(follower.position.seq)
+        follower.position = self.position
+        return entries, restarted
+
+    def finished(self, follower: Follower) -> bool:
+        """Whether the follower was given the end."""
+        return (
+            self.view.ended and follower.generation == self.generation and follower.position == self.position
+        )
+
+    def _resolve(self, follower: Follower) -> bool | None:
+        """Bring the cursor into this generation. True: it was put back to before the first event, and what
+        the follower has is void. None: a read must come first.
+        """
+        if not self.known:
+            return None
+        position = follower.position
+        current = follower.generation == self.generation
+        same_epoch = position.epoch == self.position.epoch
+        adopted = follower.generation < 0 and same_epoch and position.seq <= self._history.seq
+        if not current and not adopted and position > self.position and not self._confirmed(follower):
+            return None
+        if not self._history.reaches(position.seq if current or adopted else 0):
+            if self._whole_wanted <= self.reads_done:
+                self.want_read(whole=True)
+            return None
+        follower.generation = self.generation
+        if current or adopted:
+            return False
+        follower.position = Position(self.position.epoch, 0)
+        return position != START
+
+    def _confirmed(self, follower: Follower) -> bool:
+        """Rule 5: whether a read that began after the follower came has been taken in."""
+        if not follower.read_awaited:
+            follower.read_awaited = self.want_read()
+        return self.reads_done >= follower.read_awaited
+
+    def _reset_frame(self, follower: Follower) -> bytes:
+        """The `reset` for a follower that was put back; none where the log itself says `reset` anyway."""
+        if self._history.last_reset:
+            return b""
+        reset = Reset("other_log", self.view.attempt)
+        return follower.dialect([Entry(follower.position, reset, encode(reset))])
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    def _take_in(self, last: Position, entries: list[Entry]) -> None:
+        held = self._history.seq
+        if not self.known or last.epoch != self.position.epoch:
+            self.want_read()
+        elif last.seq <= held:
+            if any(self._history.differs(entry) for entry in entries):
+                self.want_read(whole=True)
+        elif not entries or entries[0].position.seq > held + 1:
+            self.want_read()
+        else:
+            self._extend(_after(entries, self.position))
+
+    def _extend(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        before = self.position
+        self._history.extend(entries)
+        self.view.apply_all(entries)
+        batch = Batch(entries)
+        for follower in tuple(self.followers):
+            up_to_date = follower.position == before and follower.generation == self.generation
+            if up_to_date and follower.offer(batch):
+                follower.position = self.position
+
+    def _replace(self, entries: Sequence[Entry]) -> None:
+        self._vanish()
+        self.known = True
+        self._extend(entries)
+
+    def _vanish(self) -> None:
+        if self.known:
+            self.generation += 1
+        self.known = False
+        self.view = View(self.task_id)
+        self._history = History()
+
+    def _continues(self, entries: Sequence[Entry]) -> bool:
+        """Whether a log that was read as a whole goes on from what the channel holds."""
+        return (
+            self.known and entries[0].position.epoch == self.position.epoch and self._history.begins(entries)
+        )
+
+
+def _after(entries: Sequence[Entry], position: Position) -> list[Entry]:
+    return [entry for entry in entries if entry.position > position]

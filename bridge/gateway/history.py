@@ -1,0 +1,115 @@
+"""The events of one epoch as a channel keeps them: contiguous, perhaps without the oldest ones.
+
+What was forgotten (to save memory) still counts in `seq`, `bytes` and `last_reset`; `reaches` says whether
+an event is still there. Nothing here waits or knows who reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from bridge.events import Entry, Reset, compact
+
+PIECE_BYTES: Final = 65_536
+"""A follower that was left behind gets what it missed in pieces of about so many bytes."""
+
+_SHARED_PIECES: Final = 32
+_ENTRY_OVERHEAD: Final = 250
+"""About what an entry costs in memory beside its data."""
+
+Dialect = Callable[[Sequence[Entry]], bytes]
+"""How events are written on a stream: entries in, the bytes to send out. Must be pure."""
+
+
+class History:
+    """Entries `base` + 1 … `seq` of one epoch, and the encoded pieces that several readers want."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.base = 0
+        self.bytes = 0
+        """Of all event data of the epoch, forgotten ones included."""
+        self.last_reset = 0
+        """The seq of the newest `reset`; what stands before it is void."""
+        self._entries: list[Entry] = []
+        self._held = 0
+        self._pieces: dict[tuple[int, int, Dialect], bytes] = {}
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return self._held + _ENTRY_OVERHEAD * len(self._entries)
+
+    def start(self, seq: int) -> int:
+        """From where a reader at `seq` must go on: what a later reset made void is left out."""
+        return max(seq, self.last_reset - 1)
+
+    def reaches(self, seq: int) -> bool:
+        """Whether all that a reader at `seq` still needs is held."""
+        return self.start(seq) >= self.base
+
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Append entries that follow `seq`."""
+        self._entries += entries
+        for entry in entries:
+            self._held += len(entry.data)
+            self.bytes += len(entry.data)
+            if isinstance(entry.event, Reset):
+                self.last_reset = entry.position.seq
+        self.seq += len(entries)
+
+    def forget(self, until: int) -> None:
+        """Drop the entries up to seq `until`."""
+        if until > self.base:
+            self._hold(self._entries[until - self.base :], until)
+
+    def remember(self, entries: Sequence[Entry]) -> None:
+        """Take back what was forgotten: these are the entries 1 … `seq`."""
+        self._hold(entries, 0)
+
+    def _hold(self, entries: Sequence[Entry], base: int) -> None:
+        self._entries, self.base = list(entries), base
+        self._held = sum(len(entry.data) for entry in entries)
+        self._pieces.clear()
+
+    def differs(self, entry: Entry) -> bool:
+        """Whether an entry is held at the same place with other data."""
+        index = entry.position.seq - self.base - 1
+        return index >= 0 and self._entries[index].data != entry.data
+
+    def begins(self, entries: Sequence[Entry]) -> bool:
+        """Whether a whole log, read anew, begins with what is held."""
+        told = entries[: self.seq]
+        return (
+            len(told) == self.seq
+            and sum(len(entry.data) for entry in told) == self.bytes
+            and not any(self.differs(entry) for entry in told)
+        )
+
+    def after(self, seq: int) -> list[Entry]:
+        """All that a reader at `seq` needs, merged."""
+        return compact(self._entries[self.start(seq) - self.base :])
+
+    def piece(self, seq: int, dialect: Dialect) -> tuple[int, bytes]:
+        """The next piece for a reader at `seq`: up to which seq it goes, and its bytes, merged and encoded.
+
+        Kept for a while for other readers at the same place: a crowd that comes at once costs one encode.
+        """
+        start = self.start(seq)
+        stop = self._cut(start)
+        key = (start, stop, dialect)
+        piece = self._pieces.get(key)
+        if piece is None:
+            if len(self._pieces) >= _SHARED_PIECES:
+                del self._pieces[next(iter(self._pieces))]
+            piece = self._pieces[key] = dialect(compact(self._entries[start - self.base : stop - self.base]))
+        return stop, piece
+
+    def _cut(self, start: int) -> int:
+        size = 0
+        for index in range(start - self.base, len(self._entries)):
+            size += len(self._entries[index].data)
+            if size > PIECE_BYTES and index > start - self.base:
+                return self.base + index
+        return self.seq
