@@ -1,0 +1,77 @@
+"""The group of all commands: loads each command's file when it is asked for, and says errors in one line.
+
+A file is imported by name only when its command is used, so that `bridge status` doesn't wait for a web
+server to be imported, and works where only its own extra is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+import bridge
+from bridge.cli import errors
+from bridge.errors import BridgeError
+
+COMMANDS: Final = {
+    "serve": "bridge.cli.serve",
+    "demo": "bridge.cli.serve",
+    "run": "bridge.cli.run",
+    "publish": "bridge.cli.run",
+    "tail": "bridge.cli.watch",
+    "status": "bridge.cli.watch",
+    "cancel": "bridge.cli.watch",
+}
+"""Where each command lives, in the order of the help. It is the module's attribute of the same name."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and imports them when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import one command, or None for a name that isn't one."""
+        if name not in COMMANDS:
+            return None
+        try:
+            module = importlib.import_module(COMMANDS[name])
+        except ModuleNotFoundError as error:
+            package = error.name or "a package"
+            if package.partition(".")[0] == "bridge":
+                raise
+            raise errors.Failure(f"`bridge {name}` needs {package}: pip install 'bridge[cli]'") from error
+        command = getattr(module, name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. Errors of ours become one line, a closed pipe and Ctrl-C a plain exit code."""
+        try:
+            return super().invoke(ctx)
+        except BridgeError as error:
+            raise errors.Failure(str(error), errors.exit_code(error)) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(errors.INTERRUPTED) from None
+        except BrokenPipeError:
+            _forget_stdout()
+            raise click.exceptions.Exit(errors.CLOSED_PIPE) from None
+
+
+def _forget_stdout() -> None:
+    """Python flushes stdout once more when it exits, which would fail, and say so, a second time."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(bridge.__version__, message="bridge %(version)s")
+def main() -> None:
+    """Live streaming for background tasks: workers report, browsers and scripts watch, old clients poll."""
