@@ -11,7 +11,7 @@ Rules
 2. **Terminal.** `end` is the last event of its epoch.
 
 So that rule 1 keeps the time of the last change as well, every event but a chunk carries `at`; of chunks
-at most one a second does, and a merged chunk carries the latest.
+at most one a second does, and a merged chunk carries the last one's.
 
 An event's data is one JSON object, and it is the same bytes everywhere: in the log, in the published
 message and in the `data:` line of the stream. Readers ignore members and kinds that they don't know.
@@ -40,6 +40,11 @@ MAIN_FIELD: Final = "text"
 TERMINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
 STATES: Final = frozenset({"queued", "running"}) | TERMINAL_STATES
 RESET_REASONS: Final = frozenset({"retry", "log_lost", "worker_returned", "other_log"})
+
+_LARGEST_COUNT: Final = 2**53 - 1
+"""The largest whole number that Lua and JavaScript keep exact."""
+_LATEST_TIME: Final = 253_402_300_799_999
+"""The end of the year 9999, in ms since 1970: RFC 3339 has no more digits."""
 
 
 def check_task_id(task_id: str) -> str:
@@ -216,9 +221,16 @@ def _members(event: Event) -> dict[str, Any]:
 
 
 def decode(kind: str, data: bytes | str) -> Event:
-    """The event of a kind and its JSON data. Raises `InvalidEvent` when they don't fit together."""
+    """The event of a kind and its JSON data. Raises `InvalidEvent` when they don't fit together.
+
+    Every decoded event can be encoded again: NaN, infinities and numbers out of range are refused, and
+    lone surrogates, which JSON can spell as escapes, become U+FFFD as they do in `dumps`.
+    """
     try:
-        members = json.loads(data)
+        text = (utf8(data) if isinstance(data, str) else data).decode()
+        members = _JSON.decode(text)
+        if _SURROGATE_ESCAPE.search(text):
+            members = _JSON.decode(dumps(members).decode())
     except (ValueError, RecursionError) as error:
         raise InvalidEvent(f"the data of a {kind[:20]} event is not JSON: {error}") from None
     if not isinstance(members, dict):
@@ -227,6 +239,18 @@ def decode(kind: str, data: bytes | str) -> Event:
         return _DECODERS[kind](_Object(kind, members))
     except KeyError:
         raise InvalidEvent(f"unknown kind of event: {kind[:20]!r}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is out of range")
+    return value
+
+
+# `json.loads` would accept NaN and Infinity, and read 1e999 as infinity; no one could write these again.
+_JSON: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+_SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class _Object:
@@ -254,14 +278,14 @@ class _Object:
     def optional_text(self, name: str) -> str | None:
         return None if self.members.get(name) is None else self.text(name)
 
-    def count(self, name: str) -> int:
+    def count(self, name: str, most: int = _LARGEST_COUNT) -> int:
         value = self.members.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self._wrong(name, "a whole number, not negative")
-        return value
+        if not _is_count(value, most):
+            raise self._wrong(name, f"a whole number from 0 to {most}")
+        return int(value)
 
-    def optional_count(self, name: str) -> int | None:
-        return None if self.members.get(name) is None else self.count(name)
+    def time(self, name: str) -> int | None:
+        return None if self.members.get(name) is None else self.count(name, _LATEST_TIME)
 
     def flag(self, name: str) -> bool:
         value = self.members.get(name, False)
@@ -273,9 +297,7 @@ class _Object:
         value = self.members.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self._wrong(name, "a number from 0 to 1")
-        if not math.isfinite(value) or not 0 <= value <= 1:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise self._wrong(name, "a number from 0 to 1")
         return float(value)
 
@@ -285,8 +307,24 @@ class _Object:
             raise self._wrong(name, "an object or null")
         return value
 
+    def error(self) -> dict[str, str] | None:
+        value = self.optional_object("error")
+        if value is not None and not all(isinstance(value.get(name), str) for name in ("code", "message")):
+            raise self._wrong("error", 'null or an object with the strings "code" and "message"')
+        return value
+
+    def length(self) -> dict[str, int] | None:
+        value = self.optional_object("length")
+        if value is not None and not all(_is_count(size, _LARGEST_COUNT) for size in value.values()):
+            raise self._wrong("length", "an object of whole numbers")
+        return value
+
     def at(self) -> int | None:
-        return self.optional_count("at")
+        return self.time("at")
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _decode_state(m: _Object) -> Event:
@@ -294,8 +332,8 @@ def _decode_state(m: _Object) -> Event:
         m.one_of("state", frozenset({"queued", "running"})),
         m.count("attempt"),
         m.flag("cancel_requested"),
-        m.optional_count("created_at"),
-        m.optional_count("started_at"),
+        m.time("created_at"),
+        m.time("started_at"),
         m.at(),
     )
 
@@ -309,10 +347,10 @@ def _decode_data(m: _Object) -> Event:
 def _decode_end(m: _Object) -> Event:
     return End(
         m.one_of("state", TERMINAL_STATES),
-        m.optional_object("error"),
+        m.error(),
         m.members.get("result"),
         m.optional_object("usage"),
-        m.optional_object("length"),
+        m.length(),
         m.flag("truncated"),
         m.at(),
     )
@@ -388,13 +426,15 @@ def _join(run: Sequence[Entry]) -> Entry:
     if len(run) == 1:
         return run[0]
     chunks = [entry.event for entry in run if isinstance(entry.event, Chunk)]
-    at = max((chunk.at for chunk in chunks if chunk.at is not None), default=None)
+    at = next((chunk.at for chunk in reversed(chunks) if chunk.at is not None), None)
     event = Chunk("".join(chunk.text for chunk in chunks), chunks[0].field, at)
     return Entry(run[-1].position, event, encode(event))
 
 
 def split_text(text: str, limit: int = MAX_CHUNK_BYTES) -> Iterable[str]:
-    """Cut `text` into pieces of at most `limit` UTF-8 bytes, never inside a character."""
+    """Cut `text` into pieces of at most `limit` UTF-8 bytes (4 or more), never inside a character."""
+    if limit < 4:
+        raise ValueError(f"a character may need 4 bytes (got a limit of {limit})")
     if len(text) * 4 <= limit:
         if text:
             yield text

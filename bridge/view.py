@@ -81,6 +81,8 @@ class View:
             case Progress(progress, message):
                 self.progress, self.message = progress, message
             case Data(name, value):
+                # The latest stands last, so that the order is the same where older ones were left out.
+                self.data.pop(name, None)
                 self.data[name] = value
             case State(state, attempt, cancel_requested, created_at, started_at):
                 self.state, self.attempt, self.cancel_requested = state, attempt, cancel_requested
@@ -118,7 +120,8 @@ class View:
     @property
     def fields(self) -> dict[str, str]:
         """The text of every other field that got any."""
-        return {field: self.text_of(field) for field in self._parts if field != MAIN_FIELD}
+        texts = {field: self.text_of(field) for field in self._parts if field != MAIN_FIELD}
+        return {field: text for field, text in texts.items() if text}
 
     @property
     def ended(self) -> bool:
