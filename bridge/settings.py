@@ -7,6 +7,7 @@ the environment before the default. `redis_url` also looks at `REDIS_URL`, after
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -15,8 +16,18 @@ from typing import Any, Self
 from bridge.errors import SettingsError
 
 
-def _setting(default: Any, text: str, *, least: float | None = None, also: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": text, "least": least, "also": also})
+def _setting(
+    default: Any,
+    text: str,
+    *,
+    least: float = -math.inf,
+    most: float | None = None,
+    also: tuple[str, ...] = (),
+) -> Any:
+    if most is None:
+        # Times end where Redis and the timers of the system still know them: at 30 years.
+        most = 1e9 if isinstance(default, float) else 2**53
+    return field(default=default, metadata={"help": text, "least": least, "most": most, "also": also})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +77,7 @@ class Settings:
     )
 
     host: str = _setting("127.0.0.1", "The address that the gateway listens on.")
-    port: int = _setting(8620, "The port that the gateway listens on. 0: any free one.", least=0)
+    port: int = _setting(8620, "The port that the gateway listens on. 0: any free one.", least=0, most=65535)
     base_path: str = _setting("", "A path that stands before every path of the gateway, such as `/bridge`.")
     heartbeat_seconds: float = _setting(
         15.0, "A stream on which nothing was sent for so long gets a comment line.", least=0.05
@@ -115,28 +126,23 @@ class Settings:
         Raises `SettingsError` that names the variable or flag.
         """
         environ = os.environ if environ is None else environ
-        values: dict[str, Any] = {}
+        values = {name: value for name, value in flags.items() if value is not None}
         for one in fields(cls):
+            if one.name in values:
+                _check(one, values[one.name], "--" + one.name.replace("_", "-"))
+                continue
             for name in (env_name(one), *one.metadata["also"]):
                 if environ.get(name):
                     values[one.name] = _convert(one, environ[name], name)
+                    _check(one, values[one.name], name)
                     break
-        for name, value in flags.items():
-            if value is not None:
-                values[name] = value
         return cls(**values)
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value, least = getattr(self, one.name), one.metadata["least"]
-            if least is not None and not value >= least:
-                raise SettingsError(f"{one.name} must be at least {least} (got {value})")
-        if self.base_path and not self.base_path.startswith("/"):
-            raise SettingsError(f"base_path must begin with / (got {self.base_path!r})")
+            _check(one, getattr(self, one.name), one.name)
         if self.base_path.endswith("/"):
             object.__setattr__(self, "base_path", self.base_path.rstrip("/"))
-        if any(c in self.prefix for c in "{}\r\n\0 "):
-            raise SettingsError("prefix must hold no braces, spaces or line ends: they would break key names")
 
     def with_(self, **changes: Any) -> Self:
         """The same settings with some changed."""
@@ -148,6 +154,26 @@ def env_name(one: Field[Any]) -> str:
     return "BRIDGE_" + one.name.upper()
 
 
+def as_markdown() -> str:
+    """The settings as a page of documentation, `docs/settings.md`."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from `bridge/settings.py` by `make docs`; change it there.",
+        "",
+        "A flag of a command goes before the environment, the environment before the default.",
+        "An empty variable counts as not set.",
+        "",
+        "| environment variable | default | meaning |",
+        "|---|---|---|",
+    ]
+    for one in fields(Settings):
+        names = " or ".join(f"`{name}`" for name in (env_name(one), *one.metadata["also"]))
+        default = f"`{one.default}`" if one.default != "" else "empty"
+        lines.append(f"| {names} | {default} | {one.metadata['help']} |")
+    return "\n".join(lines) + "\n"
+
+
 def _convert(one: Field[Any], text: str, source: str) -> Any:
     assert one.default is not MISSING
     kind = type(one.default)
@@ -155,4 +181,21 @@ def _convert(one: Field[Any], text: str, source: str) -> Any:
         return kind(text)
     except ValueError:
         wanted = {int: "a whole number", float: "a number"}[kind]
-        raise SettingsError(f"{source} must be {wanted} (got {text!r})") from None
+        raise SettingsError(f"{source} must be {wanted} (got {text[:60]!r})") from None
+
+
+def _check(one: Field[Any], value: Any, source: str) -> None:
+    """Raise a `SettingsError` that names the source if the setting can't have this value."""
+    least, most = one.metadata["least"], one.metadata["most"]
+    wrong = ""
+    if not isinstance(value, str):
+        if not value >= least:  # so written, it refuses NaN too
+            wrong = f"be at least {least:g} (got {value})"
+        elif value > most:
+            wrong = f"be at most {most:.0f} (got {value})"
+    elif one.name == "base_path" and value and not value.startswith("/"):
+        wrong = f"begin with / (got {value!r})"
+    elif one.name == "prefix" and any(c in value for c in "{}\r\n\0 "):
+        wrong = f"hold no braces, spaces or line ends: they would break key names (got {value!r})"
+    if wrong:
+        raise SettingsError(f"{source} must {wrong}")

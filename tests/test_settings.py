@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.errors import SettingsError
+from bridge.settings import Settings, as_markdown, env_name
+
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
+NUMBERS = [one.name for one in fields(Settings) if not isinstance(one.default, str)]
+
+
+def test_default_is_used_where_nothing_is_said() -> None:
+    """An empty environment gives the defaults, and so does a variable that is set to nothing."""
+    assert Settings.from_env({}) == Settings()
+    assert (
+        Settings.from_env({"BRIDGE_PORT": "", "REDIS_URL": "", "PORT": "1", "bridge_port": "1"}) == Settings()
+    )
+
+
+def test_environment_goes_before_the_default() -> None:
+    """Each setting is read from BRIDGE_ and its name in capitals, as the default's type."""
+    settings = Settings.from_env({"BRIDGE_PORT": "9000", "BRIDGE_LEASE_SECONDS": "5", "BRIDGE_PREFIX": "x:"})
+    assert (settings.port, settings.lease_seconds, settings.prefix) == (9000, 5.0, "x:")
+    assert isinstance(settings.lease_seconds, float)
+
+
+def test_flag_goes_before_the_environment() -> None:
+    """A flag that was given wins; one that wasn't (None) leaves the environment's value."""
+    environ = {"BRIDGE_PORT": "9000", "BRIDGE_HOST": "0.0.0.0"}
+    settings = Settings.from_env(environ, port=0, host=None)
+    assert (settings.port, settings.host) == (0, "0.0.0.0")
+
+
+def test_flag_hides_a_wrong_variable() -> None:
+    """What a flag overrules isn't even read."""
+    assert Settings.from_env({"BRIDGE_PORT": "many"}, port=1).port == 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "flag", "wanted"),
+    [
+        ({}, None, "redis://127.0.0.1:6379/0"),
+        ({"REDIS_URL": "redis://app/1"}, None, "redis://app/1"),
+        ({"REDIS_URL": "redis://app/1", "BRIDGE_REDIS_URL": "redis://own/2"}, None, "redis://own/2"),
+        ({"REDIS_URL": "redis://app/1", "BRIDGE_REDIS_URL": ""}, None, "redis://app/1"),
+        ({"REDIS_URL": "redis://app/1", "BRIDGE_REDIS_URL": "redis://own/2"}, "unix:///s", "unix:///s"),
+    ],
+)
+def test_which_redis(environ: dict[str, str], flag: str | None, wanted: str) -> None:
+    """Flag, then BRIDGE_REDIS_URL, then REDIS_URL, then the one on this machine."""
+    assert Settings.from_env(environ, redis_url=flag).redis_url == wanted
+
+
+def test_os_environment_is_the_default_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a mapping the process's own environment is read."""
+    monkeypatch.setenv("BRIDGE_PORT", "9001")
+    assert Settings.from_env().port == 9001
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", ["many", "nan", "-inf", "inf", "-1e9", "1e400", "0x10", "1" + "0" * 5000])
+def test_wrong_number_names_its_variable(name: str, text: str) -> None:
+    """Text that is no number, or none that can be used, is an error that begins with the variable."""
+    variable = "BRIDGE_" + name.upper()
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({variable: text})
+    assert str(caught.value).startswith(f"{variable} must be ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("port", -1), ("port", 65536), ("lease_seconds", 0.1), ("lease_seconds", float("nan")),
+     ("live_ttl_seconds", float("inf")), ("base_path", "bridge"), ("prefix", "a{b"), ("prefix", "a b"),
+     ("prefix", "a\n"), ("prefix", "a\0")],
+)  # fmt: skip
+def test_value_that_does_not_fit_names_its_source(name: str, value: Any) -> None:
+    """The error names the variable, the flag, or, in Python, the setting."""
+    with pytest.raises(SettingsError, match=f"^BRIDGE_{name.upper()} must"):
+        Settings.from_env({f"BRIDGE_{name.upper()}": str(value)})
+    with pytest.raises(SettingsError, match=f"^--{name.replace('_', '-')} must"):
+        Settings.from_env({}, **{name: value})
+    with pytest.raises(SettingsError, match=f"^{name} must"):
+        Settings(**{name: value})
+    with pytest.raises(SettingsError, match=f"^{name} must"):
+        Settings().with_(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("", ""), ("/", ""), ("/bridge", "/bridge"), ("/bridge/", "/bridge"), ("/a/b//", "/a/b")],
+)
+def test_base_path_ends_without_slash(given: str, kept: str) -> None:
+    """Paths can be appended to it."""
+    assert Settings(base_path=given).base_path == kept
+    assert Settings.from_env({"BRIDGE_BASE_PATH": given}).base_path == kept
+
+
+def test_with_changes_only_what_is_named() -> None:
+    """`with_` gives changed settings and leaves the old ones alone."""
+    settings = Settings(port=1)
+    assert settings.with_(host="h") == Settings(port=1, host="h")
+    assert settings == Settings(port=1)
+
+
+def test_every_setting_says_its_unit_and_its_meaning() -> None:
+    """A number's unit stands in its name, and each help is one or more sentences."""
+    for one in fields(Settings):
+        assert one.metadata["help"].endswith("."), one.name
+        assert "|" not in one.metadata["help"], one.name
+        if one.name in NUMBERS and one.name != "port":
+            assert one.name.endswith(("_seconds", "_milliseconds", "_bytes")), one.name
+
+
+def test_page_is_made_from_the_settings() -> None:
+    """`docs/settings.md` is what `make docs` writes now, and names every variable."""
+    page = PAGE.read_text()
+    assert page == as_markdown(), "run: make docs"
+    for one in fields(Settings):
+        assert f"`{env_name(one)}`" in page
