@@ -8,9 +8,11 @@ Rules
 2. A message that fits is appended and handed out at once. A message that doesn't (a hole before it, another
    epoch, too large to carry its events, the same position with other text) makes the channel ask for a
    read. While a read is under way messages wait in a bounded list; what doesn't fit in is in the log.
+   What a read brings is not handed out: the followers are woken, and take it in merged pieces.
 3. When the log turns out not to continue what the channel holds (a new epoch, or Redis lost writes), the
    whole history is replaced and the channel's `generation` goes up. A follower of an older generation gets
-   `reset` and then everything: never text of one life of the log glued to text of another.
+   `reset` and then everything: never text of one life of the log glued to text of another. Redis counts the
+   bytes of a log, so a count that differs gives lost writes away even where the ids go on without a hole.
 4. A follower is a cursor: the position up to which it was given everything. A batch is encoded once per
    dialect, and the same bytes go to every follower that is up to date and takes them. One that is busy is
    left behind; it comes for what it missed with `take`, in merged pieces (`history.PIECE_BYTES`). So a slow
@@ -24,12 +26,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from bridge.events import START, Entry, Position, Reset, encode
-from bridge.gateway.history import Dialect, History
+from bridge.events import START, Entry, Position, Reset, dumps, encode
+from bridge.gateway.history import PIECE_BYTES, Dialect, History, data_bytes
 from bridge.store.log import Head, Reading
 from bridge.view import View
 
 _WAITING_MESSAGES: Final = 256
+"""So many messages wait while a read is under way, each of at most `PIECE_BYTES`."""
 
 
 class Batch:
@@ -67,9 +70,17 @@ class Follower(Protocol):
     def wake(self) -> None:
         """Something changed that is not a batch: look at the channel again."""
 
+    def tick(self, now: float) -> None:
+        """The hub's clock (monotonic seconds): time for heartbeats, and for waits that are over."""
+
+    def drain(self) -> None:
+        """The gateway is going away: finish now, so that the client comes back elsewhere."""
+
 
 class Channel:
-    """One task. The hub calls `receive` and `load`, and runs a read whenever `read_due` says so."""
+    """One task. Whenever a read can and should begin, `want_read` is called once; the hub then calls
+    `begin_read` and, with what Redis said, `load` or `read_failed`. After `read_failed` it tries again unasked.
+    """
 
     def __init__(self, task_id: str, want_read: Callable[[Channel], None]) -> None:
         self.task_id = task_id
@@ -77,17 +88,18 @@ class Channel:
         self.head: Head | None = None
         self.followers: set[Follower] = set()
         self.generation = 0
-        self.loaded = False
         self.known = False
+        self.reading = False
         self.idle_since = 0.0
+        self.dropped = False
         self.reads_begun = 0
         self.reads_done = 0
         self._want_read = want_read
         self._read_wanted = 0
         self._whole_wanted = 0
         self._history = History()
+        self._view_json: bytes | None = None
         self._waiting: list[tuple[Position, list[Entry]]] = []
-        self._overflowed = False
 
     # --- what the hub calls ---------------------------------------------------------------------------
 
@@ -96,15 +108,21 @@ class Channel:
         """Of the newest event held; `START` when there is none."""
         return self.view.position
 
+    def view_json(self) -> bytes:
+        """The view as JSON, encoded once per change however many poll."""
+        if self._view_json is None:
+            self._view_json = dumps(self.view.as_dict())
+        return self._view_json
+
     @property
-    def reading(self) -> bool:
-        """Whether a read is under way."""
-        return self.reads_begun > self.reads_done
+    def loaded(self) -> bool:
+        """Whether the log was ever read; if so and `known` is false, Redis doesn't know the task."""
+        return self.reads_done > 0
 
     @property
     def read_due(self) -> bool:
-        """Whether a read is wanted that has not begun yet."""
-        return self._read_wanted > self.reads_begun
+        """Whether a read is wanted and can begin."""
+        return self._read_wanted > self.reads_begun and not self.reading
 
     @property
     def size(self) -> int:
@@ -116,59 +134,50 @@ class Channel:
 
         whole: from the first event on, to compare or to have back what was forgotten.
         """
-        if not self.read_due:
+        if self._read_wanted <= self.reads_begun:
             self._read_wanted = self.reads_begun + 1
-            self._want_read(self)
+            if not self.reading:
+                self._want_read(self)
         if whole:
             self._whole_wanted = self._read_wanted
         return self._read_wanted
 
     def begin_read(self) -> Position:
         """The hub begins a read now; from here on messages wait. Returns the position to read after."""
+        self.reading = True
         self.reads_begun += 1
-        return START if self._whole_wanted == self.reads_begun or not self.loaded else self.position
+        return START if self._whole_wanted == self.reads_begun else self.position
 
     def read_failed(self) -> None:
-        """The read that was begun came to nothing: it is due again. What waited is dropped, and read then."""
-        self.reads_begun -= 1
-        self._read_wanted = self.reads_begun + 1
-        if self._whole_wanted > self._read_wanted:
-            self._whole_wanted = self._read_wanted
+        """The read that was begun came to nothing: another is due. What waited will be read then."""
+        self.reading = False
         self._waiting.clear()
+        self._read_wanted = self.reads_begun + 1
+        if self._whole_wanted == self.reads_begun:
+            self._whole_wanted = self._read_wanted
 
     def load(self, reading: Reading) -> None:
         """Take in what a read brought, then the messages that came meanwhile."""
+        self.reading = False
         self.reads_done = self.reads_begun
         self.head = reading.head
-        first_time, self.loaded = not self.loaded, True
-        if reading.head is None:
-            self._vanish()
-        elif not reading.whole:
-            self._extend(_after(reading.entries, self.position))
-        elif first_time or not self._continues(reading.entries):
-            self._replace(reading.entries)
-        else:
-            held = self._history.seq
-            self._history.remember(reading.entries[:held])
-            self._extend(reading.entries[held:])
         waiting, self._waiting = self._waiting, []
-        overflowed, self._overflowed = self._overflowed, False
-        for last, entries in waiting:
-            self._take_in(last, entries)
-        if overflowed:
-            self.want_read()
+        if self._take_reading(reading):
+            for last, entries in waiting:
+                self._take_in(last, entries)
+        else:
+            self.want_read(whole=True)
         for follower in tuple(self.followers):
             follower.wake()
 
     def receive(self, last: Position, entries: list[Entry]) -> None:
         """A message from the link."""
-        if self.reading or not self.loaded:
-            if len(self._waiting) < _WAITING_MESSAGES:
-                self._waiting.append((last, entries))
-            else:
-                self._overflowed = True
-            return
-        self._take_in(last, entries)
+        if not self.reading:
+            self._take_in(last, entries)
+        elif len(self._waiting) < _WAITING_MESSAGES and data_bytes(entries) <= PIECE_BYTES:
+            self._waiting.append((last, entries))
+        else:
+            self.want_read()
 
     def compare(self, head: Head | None, held: Position) -> None:
         """The audit: `head` was read from Redis so long ago that every message before it must have arrived
@@ -240,7 +249,7 @@ class Channel:
         current = follower.generation == self.generation
         same_epoch = position.epoch == self.position.epoch
         adopted = follower.generation < 0 and same_epoch and position.seq <= self._history.seq
-        if not current and not adopted and position > self.position and not self._confirmed(follower):
+        if not current and not adopted and position > self.position and not self.confirmed(follower):
             return None
         if not self._history.reaches(position.seq if current or adopted else 0):
             if self._whole_wanted <= self.reads_done:
@@ -252,7 +261,7 @@ class Channel:
         follower.position = Position(self.position.epoch, 0)
         return position != START
 
-    def _confirmed(self, follower: Follower) -> bool:
+    def confirmed(self, follower: Follower) -> bool:
         """Rule 5: whether a read that began after the follower came has been taken in."""
         if not follower.read_awaited:
             follower.read_awaited = self.want_read()
@@ -284,6 +293,7 @@ class Channel:
             return
         before = self.position
         self._history.extend(entries)
+        self._view_json = None
         self.view.apply_all(entries)
         batch = Batch(entries)
         for follower in tuple(self.followers):
@@ -301,6 +311,7 @@ class Channel:
             self.generation += 1
         self.known = False
         self.view = View(self.task_id)
+        self._view_json = None
         self._history = History()
 
     def _continues(self, entries: Sequence[Entry]) -> bool:

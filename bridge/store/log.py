@@ -71,6 +71,13 @@ class Store:
             raise as_store_error(error) from error
         return Answer.parse(raw)
 
+    async def publish(self, channel: str, data: bytes) -> None:
+        """Publish on a channel that is not a task's: the gateway's own probe."""
+        try:
+            await self._client.publish(channel, data)
+        except (RedisError, OSError) as error:
+            raise as_store_error(error) from error
+
     async def read(self, task_id: str, after: Position = START) -> Reading:
         """The task's head and its entries after a position.
 

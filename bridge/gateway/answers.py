@@ -1,0 +1,77 @@
+"""Answers that are not streams: JSON, and errors in one shape, `{"error":{"code","message"}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bridge.errors import InvalidInput, InvalidPosition, InvalidTaskId, StoreError, StoreUnavailable
+from bridge.events import dumps
+
+_CODES: Final = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    500: "internal",
+    503: "unavailable",
+}
+RETRY_AFTER_SECONDS: Final = 2
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """`value` as JSON."""
+    return json_bytes(dumps(value), status, headers)
+
+
+def json_bytes(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON that is already encoded. Never to be kept by a cache between us and the client."""
+    all_headers = {"cache-control": "no-store", **(headers or {})}
+    return Response(body, status, all_headers, media_type="application/json")
+
+
+def error_answer(
+    status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error; 503 tells when to come back."""
+    all_headers = dict(headers or {})
+    if status == 503:
+        all_headers.setdefault("retry-after", str(RETRY_AFTER_SECONDS))
+    error = {"code": code or _CODES.get(status, "error"), "message": message}
+    return json_answer({"error": error}, status, all_headers)
+
+
+async def on_invalid_input(_: Request, error: Exception) -> Response:
+    """The client sent something that can never be accepted."""
+    codes: dict[type[Exception], str] = {InvalidTaskId: "bad_task_id", InvalidPosition: "bad_position"}
+    return error_answer(400, str(error), codes.get(type(error)))
+
+
+async def on_store_error(_: Request, error: Exception) -> Response:
+    """Redis is away, or refuses. What it said exactly is for the log, not for clients."""
+    if isinstance(error, StoreUnavailable):
+        return error_answer(503, "The gateway can't reach Redis. Try again shortly.", "redis_away")
+    return error_answer(500, "The gateway can't read this task.", "store_error")
+
+
+async def on_http_error(_: Request, error: Exception) -> Response:
+    """Unknown paths, wrong methods."""
+    assert isinstance(error, HTTPException)
+    return error_answer(error.status_code, str(error.detail), headers=error.headers)
+
+
+async def on_bug(_: Request, __: Exception) -> Response:
+    """A bug of ours; the traceback goes to the log."""
+    return error_answer(500, "The gateway made a mistake; its log says more.")
+
+
+HANDLERS: Final[dict[Any, Any]] = {
+    InvalidInput: on_invalid_input,
+    StoreError: on_store_error,
+    HTTPException: on_http_error,
+    Exception: on_bug,
+}

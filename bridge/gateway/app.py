@@ -1,0 +1,106 @@
+"""The gateway as an ASGI application: alone under a server, or mounted in somebody's app.
+
+A mounted application's lifespan is not run by its parent, so the parent enters it:
+
+    gateway = create_app(settings)
+
+    @asynccontextmanager
+    async def lifespan(app):
+        async with gateway.lifespan():
+            yield
+
+    app = Starlette(routes=[Mount("/bridge", gateway)], lifespan=lifespan)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from bridge.gateway import control, ops
+from bridge.gateway.answers import HANDLERS
+from bridge.gateway.hub import Hub
+from bridge.gateway.status import status
+from bridge.gateway.stream import stream
+from bridge.settings import Settings
+
+Handler = Callable[[Hub, Request], Awaitable[Response]]
+
+
+class Gateway(Starlette):
+    """The application. `hub` holds everything that lives; `lifespan` makes it live."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.hub = Hub(settings)
+
+        @asynccontextmanager
+        async def own_lifespan(_: Starlette) -> AsyncIterator[None]:
+            async with self.lifespan():
+                yield
+
+        routes: list[BaseRoute] = self._routes()
+        if settings.base_path:
+            routes = [Mount(settings.base_path, routes=routes)]
+        super().__init__(routes=routes, exception_handlers=HANDLERS, lifespan=own_lifespan)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Run the hub for as long as the block lasts. For apps that mount the gateway."""
+        async with asyncio.TaskGroup() as group:
+            hub = group.create_task(self.hub.run(), name="bridge hub")
+            try:
+                yield
+            finally:
+                await self.hub.drain(0)
+                hub.cancel()
+
+    def _routes(self) -> list[BaseRoute]:
+        return [
+            Route("/tasks/{task_id}/events", _Stream(self.hub), methods=["GET"]),
+            self._route("/tasks/{task_id}/status", status, "GET"),
+            self._route("/status/{task_id}", status, "GET"),
+            self._route("/status", status, "GET"),
+            self._route("/tasks/{task_id}/cancel", control.cancel, "POST"),
+            self._route("/healthz", ops.healthz, "GET"),
+            self._route("/readyz", ops.readyz, "GET"),
+            self._route("/openapi.json", ops.openapi, "GET"),
+        ]
+
+    def _route(self, path: str, handler: Handler, method: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            _check_running(self.hub)
+            return await handler(self.hub, request)
+
+        return Route(path, endpoint, methods=[method])
+
+
+class _Stream:
+    """The streams' endpoint, as an ASGI application of its own."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _check_running(self._hub)
+        await stream(self._hub, Request(scope), receive, send)
+
+
+def _check_running(hub: Hub) -> None:
+    if not hub.running:
+        raise HTTPException(
+            503, "The gateway is not started: the app that mounts it must enter its lifespan()."
+        )
+
+
+def create_app(settings: Settings | None = None) -> Gateway:
+    """A gateway with the given settings, else those of the environment. Raises `SettingsError`."""
+    return Gateway(settings or Settings.from_env())

@@ -1,0 +1,155 @@
+"""The audit: what a gateway does to be sure that it hears everything, and who may judge a lease.
+
+Rules
+-----
+1. Every round compares epoch, seq and size of all channels with Redis and then sends a message to itself over
+   the link (the probe). Redis handles both in order, so when the probe is back, every event that the
+   comparison saw must have arrived as well: a channel that still lacks one has lost a message, and reads.
+   That finds a lost last message too, which no later one would betray.
+2. A probe that is overdue makes the link doubtful; one that doesn't come back makes it be replaced.
+3. A lease that is over ends its task only after this gateway's connections have been well for a whole lease
+   without a break: when Redis was stopped, every lease looks over. The call says when it was sent, so that
+   one that lay in a stopped server's queue is not believed either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from bridge.errors import StoreError
+from bridge.events import Position
+from bridge.gateway.channel import Channel
+from bridge.settings import Settings
+from bridge.store.link import Link
+from bridge.store.log import Head, Store
+
+log = logging.getLogger("bridge.gateway")
+
+_HEADS_PER_ROUND_TRIP: Final = 500
+_OVERDUE_SECONDS: Final = 1.0
+"""In health a probe takes about a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """What a round saw of one channel: its head in Redis at Redis time `now`, and what was held before."""
+
+    channel: Channel
+    held: Position
+    head: Head | None
+    now: int
+
+
+class Audit:
+    """Rounds of comparing and probing, and what follows from them about the health of the connections."""
+
+    def __init__(self, settings: Settings, store: Store, link: Link) -> None:
+        self._settings = settings
+        self._store = store
+        self._link = link
+        self._now = asyncio.Event()
+        self._token = b""
+        self._back = asyncio.Event()
+        self._sent_at: float | None = None
+        self._well_since: float | None = None
+        self._redis_clock = (0, 0.0)
+        self.probe_channel = store.keys.probe(secrets.token_hex(8))
+
+    @property
+    def well(self) -> bool:
+        """Whether Redis answers and live events are known to arrive."""
+        return self._well_since is not None and not self.doubtful
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what is in memory may be behind, because the link is down or the probe is overdue."""
+        return not self._link.is_up or (
+            self._sent_at is not None and monotonic() - self._sent_at > _OVERDUE_SECONDS
+        )
+
+    def soon(self) -> None:
+        """Make the next round begin at once: the link came up, and who knows what was missed."""
+        self._sent_at = None
+        self._now.set()
+
+    def trouble(self) -> None:
+        """Redis failed, or the link dropped: from here on nothing counts as well until a probe comes back."""
+        self._well_since = None
+
+    def probe_arrived(self, token: bytes) -> None:
+        """A message came in on the probe's channel."""
+        if token == self._token:
+            self._sent_at = None
+            self._back.set()
+
+    async def run(
+        self, channels: Callable[[], Iterable[Channel]], failed: Callable[[StoreError], None]
+    ) -> None:
+        """A round every few seconds, for ever; `failed` is told when Redis is."""
+        pause = min(self._settings.audit_seconds, self._settings.probe_seconds)
+        while True:
+            self._now.clear()
+            try:
+                await self._round(channels())
+            except StoreError as error:
+                failed(error)
+            except Exception:
+                log.exception("the audit broke in a way that it should not")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._now.wait()
+
+    async def _round(self, channels: Iterable[Channel]) -> None:
+        compared: list[_Comparison] = []
+        settled = [channel for channel in channels if channel.loaded and not channel.reading]
+        for start in range(0, max(len(settled), 1), _HEADS_PER_ROUND_TRIP):
+            some = settled[start : start + _HEADS_PER_ROUND_TRIP]
+            held = [channel.position for channel in some]
+            heads, now = await self._store.heads([channel.task_id for channel in some])
+            self._redis_clock = (now, monotonic())
+            compared += [_Comparison(c, p, h, now) for c, p, h in zip(some, held, heads, strict=True)]
+        await self._probe()
+        for one in compared:
+            if not one.channel.dropped:
+                one.channel.compare(one.head, one.held)
+                await self.judge_lease(one.channel.task_id, one.head, one.now)
+
+    async def _probe(self) -> None:
+        if not self._link.is_up:
+            return
+        self._token = secrets.token_bytes(8)
+        self._back.clear()
+        self._sent_at = monotonic()
+        await self._store.publish(self.probe_channel, self._token)
+        try:
+            async with asyncio.timeout(self._settings.probe_seconds):
+                await self._back.wait()
+        except TimeoutError:
+            log.warning("the link to Redis is silent: the probe didn't come back, so a new link is made")
+            self.trouble()
+            self._link.drop()
+            return
+        if self._well_since is None:
+            self._well_since = monotonic()
+
+    async def judge_lease(self, task_id: str, head: Head | None, now: int) -> None:
+        """End a task whose lease is over, if we may judge that. `now` is Redis time when `head` was read.
+
+        Raises `StoreError`.
+        """
+        if head is None or head.state != "running" or not 0 < head.lease < now:
+            return
+        if self._well_since is None or monotonic() - self._well_since < self._settings.lease_seconds:
+            return
+        redis_now, seen_at = self._redis_clock
+        sent_at = redis_now + int((monotonic() - seen_at) * 1000)
+        answer = await self._store.run(self._store.calls.expire(task_id, sent_at=sent_at))
+        if answer.verdict == "applied":
+            log.warning("task %s: its worker is lost", task_id)

@@ -1,0 +1,277 @@
+"""The hub: all channels of one gateway process, fed by one link.
+
+What it promises
+----------------
+- Join: subscribe, wait for the acknowledgement, read the log, go live. However many followers come at once,
+  a task is subscribed and read once.
+- In health a poll of a known channel costs no Redis. While the probe is overdue or the link is down, nothing
+  in memory is trusted for a poll (`fresh` reads the log first), and the gateway is not ready. See `audit.py`.
+- Nothing here depends on Redis being there: the hub starts without it, keeps its followers, and goes on when
+  it comes back.
+
+One loop ticks for all followers (heartbeats, stalls, waits that are over) and for memory; there is no timer
+per connection. `run` owns every task that the hub ever starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import Final, Protocol
+
+from bridge.errors import CorruptLog, LinkDown, StoreError, StoreUnavailable
+from bridge.gateway.audit import Audit
+from bridge.gateway.channel import Channel, Follower
+from bridge.settings import Settings
+from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
+from bridge.store.link import Link
+from bridge.store.log import Store, parse_message
+
+log = logging.getLogger("bridge.gateway")
+
+_READERS: Final = 16
+"""So many logs are read at the same time."""
+
+_LAST_GOODBYES_SECONDS: Final = 2.0
+
+
+class Poll(Follower, Protocol):
+    """A follower that can wait for a change."""
+
+    async def changed(self) -> None:
+        """Wait until `wake` or `offer` is called."""
+
+
+class Hub:
+    """Channels by task id. `run` must be running; `attach` and `fresh` are what requests call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        client = async_client(settings)
+        self.store = Store(client, keys_for(settings, client))
+        self._client = client
+        self._link = Link(client, self)
+        self._channels: dict[str, Channel] = {}
+        self._by_name: dict[str, Channel] = {}
+        self._due: asyncio.Queue[Channel] = asyncio.Queue()
+        self._postponed: set[Channel] = set()
+        self._audit = Audit(settings, self.store, self._link)
+        self._quiet = asyncio.Event()
+        self._failures = 0
+        self.draining = False
+        self.running = False
+
+    # --- for requests ---------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether live events reach this gateway: the link is up and the last probe came back."""
+        return self.running and not self.draining and self._audit.well
+
+    @contextmanager
+    def attach(self, task_id: str, follower: Follower) -> Iterator[Channel]:
+        """Follow a task for the length of a `with` block; the channel is made, or found, and kept."""
+        channel = self._channels.get(task_id)
+        if channel is None:
+            channel = Channel(task_id, self._due.put_nowait)
+            self._channels[task_id] = channel
+            self._by_name[self.store.keys.channel(task_id)] = channel
+            channel.want_read()
+        channel.followers.add(follower)
+        try:
+            yield channel
+        finally:
+            channel.followers.discard(follower)
+            channel.idle_since = monotonic()
+            if self.draining and not self._followers():
+                self._quiet.set()
+
+    async def fresh(self, channel: Channel, poll: Poll) -> None:
+        """Wait until what the channel holds can be trusted. Costs nothing, and no Redis, in health.
+
+        Raises `StoreUnavailable` when Redis doesn't answer.
+        """
+        if channel.loaded and not self._audit.doubtful:
+            return
+        failures = self._failures
+        number = channel.want_read()
+        self._retry(channel)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while channel.reads_done < number:
+                    if self._failures > failures:
+                        raise StoreUnavailable("Redis can't be reached")
+                    await poll.changed()
+        except TimeoutError:
+            raise StoreUnavailable("Redis doesn't answer") from None
+
+    async def drain(self, seconds: float) -> None:
+        """Send every follower away, in random order and spread over `seconds`. Returns when all are gone,
+        or a little after that time.
+        """
+        self.draining = True
+        followers = self._followers()
+        random.shuffle(followers)
+        begun = monotonic()
+        for number, follower in enumerate(followers):
+            late = begun + seconds * number / len(followers) - monotonic()
+            if late > 0:
+                await asyncio.sleep(late)
+            follower.drain()
+        if self._followers():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_GOODBYES_SECONDS):
+                    await self._quiet.wait()
+
+    def _followers(self) -> list[Follower]:
+        return [follower for channel in self._channels.values() for follower in channel.followers]
+
+    # --- the link's listener --------------------------------------------------------------------------
+
+    def up(self) -> None:
+        """The link is up: find out at once what was missed."""
+        log.info("the link to Redis is up")
+        self._audit.soon()
+
+    def down(self) -> None:
+        """The link is down; what is published now will be missed."""
+        self._audit.trouble()
+
+    def message(self, channel: str, data: bytes) -> None:
+        """A probe, or events of a task."""
+        if channel == self._audit.probe_channel:
+            self._audit.probe_arrived(data)
+            return
+        target = self._by_name.get(channel)
+        if target is None:
+            return
+        try:
+            target.receive(*parse_message(data))
+        except CorruptLog as error:
+            log.error("task %s: %s", target.task_id, error)
+            target.want_read()
+
+    # --- the loops ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until cancelled. Owns the link, the readers, the audit and the ticker."""
+        self.running = True
+        try:
+            with suppress(LinkDown):
+                await self._link.subscribe(self._audit.probe_channel)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._link.run(), name="bridge link")
+                group.create_task(self._audit.run(self._to_audit, self._redis_failed), name="bridge audit")
+                group.create_task(self._ticks(), name="bridge ticker")
+                for number in range(_READERS):
+                    group.create_task(self._reads(), name=f"bridge reader {number}")
+        finally:
+            self.running = False
+            await self._client.aclose()
+
+    async def _reads(self) -> None:
+        """A reader: takes channels that want to be read, one after the other, for ever."""
+        while True:
+            channel = await self._due.get()
+            if channel.read_due and not channel.dropped:
+                await self._read(channel)
+
+    async def _read(self, channel: Channel) -> None:
+        if not channel.loaded:
+            # Without the link there is still the log; the audit after `up` finds what is missed meanwhile.
+            with suppress(LinkDown):
+                await self._link.subscribe(self.store.keys.channel(channel.task_id))
+        after = channel.begin_read()
+        try:
+            reading = await self.store.read(channel.task_id, after)
+        except StoreError as error:
+            self._redis_failed(error)
+            self._postponed.add(channel)
+            channel.read_failed()
+            return
+        except BaseException:
+            channel.read_failed()
+            raise
+        channel.load(reading)
+        try:
+            await self._audit.judge_lease(channel.task_id, reading.head, reading.now)
+        except StoreError as error:
+            self._redis_failed(error)
+
+    def _to_audit(self) -> list[Channel]:
+        self._retry(*self._postponed)
+        return list(self._channels.values())
+
+    async def _ticks(self) -> None:
+        settings = self.settings
+        pause = min(
+            1.0,
+            settings.heartbeat_seconds / 4,
+            settings.stall_timeout_seconds / 4,
+            max(settings.linger_seconds / 4, 0.05),
+        )
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                self._tick(monotonic())
+            except Exception:
+                log.exception("the ticker broke in a way that it should not")
+
+    def _tick(self, now: float) -> None:
+        for channel in list(self._channels.values()):
+            for follower in list(channel.followers):
+                follower.tick(now)
+            if not channel.followers and now - channel.idle_since >= self.settings.linger_seconds:
+                self._drop(channel)
+        self._keep_to_budget()
+
+    # --- memory ---------------------------------------------------------------------------------------
+
+    def _keep_to_budget(self) -> None:
+        """Over the byte budget, lingering channels go first (the longest idle ones), then history."""
+        total = sum(channel.size for channel in self._channels.values())
+        if total <= self.settings.channels_bytes:
+            return
+        idle = sorted((c for c in self._channels.values() if not c.followers), key=lambda c: c.idle_since)
+        for channel in idle:
+            total -= channel.size
+            self._drop(channel)
+            if total <= self.settings.channels_bytes:
+                return
+        for channel in sorted(self._channels.values(), key=lambda c: c.size, reverse=True):
+            total -= channel.size
+            channel.forget_history()
+            total += channel.size
+            if total <= self.settings.channels_bytes:
+                return
+        log.warning("the tasks being read take %d bytes, more than channels_bytes allows", total)
+
+    def _drop(self, channel: Channel) -> None:
+        name = self.store.keys.channel(channel.task_id)
+        del self._channels[channel.task_id]
+        del self._by_name[name]
+        channel.dropped = True
+        self._postponed.discard(channel)
+        self._link.unsubscribe(name)
+
+    # --- trouble ---------------------------------------------------------------------------
+
+    def _redis_failed(self, error: StoreError) -> None:
+        if self._audit.well or not isinstance(error, StoreUnavailable):
+            log.warning("%s", error)
+        self._audit.trouble()
+        self._failures += 1
+        for channel in self._channels.values():
+            if channel.read_due or channel.reading:
+                for follower in tuple(channel.followers):
+                    follower.wake()
+
+    def _retry(self, *channels: Channel) -> None:
+        for channel in channels:
+            if channel in self._postponed:
+                self._postponed.discard(channel)
+                self._due.put_nowait(channel)

@@ -1,0 +1,104 @@
+"""`bridge serve`: the gateway under uvicorn, with a shutdown that fits streams.
+
+uvicorn's own shutdown waits for open connections without an end, and runs the lifespan's shutdown only
+afterwards; streams never close by themselves. So this server first closes the listener, then lets the hub
+drain (each stream is told when to come back, spread over `drain_seconds`), then goes on as uvicorn does.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+
+from bridge.errors import SettingsError
+from bridge.gateway.app import Gateway, create_app
+from bridge.settings import Settings
+
+log = logging.getLogger("bridge.gateway")
+
+_BACKLOG: Final = 4096
+_AFTER_DRAIN_SECONDS: Final = 3
+"""What is still open so long after the drain is cut off."""
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that drains."""
+
+    def __init__(self, gateway: Gateway, ready: Callable[[str], None] | None = None) -> None:
+        self._gateway = gateway
+        self._ready = ready
+        self.listener = listen(gateway.settings)
+        super().__init__(
+            uvicorn.Config(
+                gateway,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_AFTER_DRAIN_SECONDS,
+            )
+        )
+
+    @property
+    def url(self) -> str:
+        """Where the gateway can be reached from this machine."""
+        host, port = self.listener.getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{port}{self._gateway.settings.base_path}"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell `ready`."""
+        await super().startup(sockets)
+        if self._ready is not None and self.started:
+            self._ready(self.url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener, drain, then shut down as uvicorn does."""
+        for server in self.servers:
+            server.close()
+        log.info("going away: streams are closed within %g s", self._gateway.settings.drain_seconds)
+        await self._gateway.hub.drain(self._gateway.settings.drain_seconds)
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as "drain, then end well"; uvicorn would raise them again at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket. Raises `SettingsError` when the address can't be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    return listener
+
+
+def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
+    """Run a gateway until SIGTERM or SIGINT. `ready` is called with its URL once it listens.
+
+    Raises `SettingsError` when the port is in use.
+    """
+    server = Server(create_app(settings), ready)
+    server.run(sockets=[server.listener])

@@ -1,0 +1,154 @@
+"""`GET /tasks/{id}/status`: the view, for clients that poll, and the long poll.
+
+A poll of a task that the gateway follows is answered from its channel: no Redis, and no encode when nothing
+changed since the last poll. A long poll is a follower like a stream; it only waits for the next change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bridge.errors import InvalidInput, StoreUnavailable
+from bridge.events import MAIN_FIELD, START, Chunk, Entry, Position, Reset, check_task_id, dumps
+from bridge.gateway.answers import json_bytes
+from bridge.gateway.channel import Batch, Channel
+from bridge.gateway.history import Dialect
+from bridge.gateway.hub import Hub
+from bridge.gateway.stream import native, parse_after
+from bridge.store.connect import ANSWER_SECONDS
+
+_CACHING: Final = {"cache-control": "private, no-cache"}
+"""A cache may keep it, but must ask every time; that is what the ETag is for."""
+
+
+class PollFollower:
+    """A cursor that waits for any change."""
+
+    def __init__(self, position: Position = START) -> None:
+        self.position = position
+        self.generation = -1
+        self.dialect: Dialect = native
+        self.read_awaited = 0
+        self.draining = False
+        self._changed = asyncio.Event()
+
+    def offer(self, batch: Batch) -> bool:
+        """A batch came; it is looked up in the view."""
+        self._changed.set()
+        return False
+
+    def wake(self) -> None:
+        """Something changed."""
+        self._changed.set()
+
+    def tick(self, now: float) -> None:
+        """A poll has its own time limit."""
+
+    def drain(self) -> None:
+        """Answer now with what there is."""
+        self.draining = True
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Wait for the next change."""
+        await self._changed.wait()
+        self._changed.clear()
+
+
+async def status(hub: Hub, request: Request) -> Response:
+    """Answer one poll or long poll."""
+    task_id = check_task_id(request.path_params.get("task_id") or request.query_params.get("task_id") or "")
+    after = request.query_params.get("after")
+    known = parse_etag(request.headers.get("if-none-match"))
+    wait = parse_wait(request.query_params.get("wait"), hub.settings.longest_wait_seconds)
+    poll = PollFollower(parse_after(after))
+    with hub.attach(task_id, poll) as channel:
+        await hub.fresh(channel, poll)
+        if not channel.known:
+            raise HTTPException(404, "There is no such task.")
+        if wait:
+            await _wait(channel, poll, known if after is None else poll.position, wait)
+            if not channel.known:
+                raise HTTPException(404, "The task is no longer known.")
+        headers = _headers(hub, channel)
+        if known == channel.position:
+            return Response(status_code=304, headers=headers)
+        if after is None:
+            return json_bytes(channel.view_json(), headers=headers)
+        return json_bytes(dumps(await _since(channel, poll)), headers=headers)
+
+
+def parse_wait(text: str | None, longest: float) -> float:
+    """Seconds of a long poll, cut to the longest allowed. Raises `InvalidInput` for what is no number."""
+    if text is None:
+        return 0.0
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise InvalidInput(f"wait must be a number of seconds, not negative (got {text[:20]!r})")
+    return min(seconds, longest)
+
+
+def parse_etag(text: str | None) -> Position | None:
+    """The position in an `If-None-Match` header of ours; None for anything else, which never matches."""
+    if text is None:
+        return None
+    with suppress(InvalidInput):
+        return Position.parse(text.removeprefix("W/").strip('"'))
+    return None
+
+
+async def _wait(channel: Channel, poll: PollFollower, base: Position | None, seconds: float) -> None:
+    """Until the position is another than `base`, or, without one, until the end."""
+
+    def over() -> bool:
+        if poll.draining or not channel.known:
+            return True
+        return channel.view.ended if base is None or base == START else channel.position != base
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not over():
+                await poll.changed()
+
+
+async def _since(channel: Channel, poll: PollFollower) -> dict[str, Any]:
+    """The view with only the text after the poll's position, and whether to forget what was before."""
+    from_start = poll.position == START
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while (answer := channel.since(poll)) is None:
+                await poll.changed()
+    except TimeoutError:
+        raise StoreUnavailable("Redis doesn't answer") from None
+    entries, restarted = answer
+    texts = _texts(entries)
+    view = channel.view.as_dict()
+    view["text"] = texts.pop(MAIN_FIELD, "")
+    view["fields"] = texts
+    view["reset"] = not from_start and (restarted or any(isinstance(e.event, Reset) for e in entries))
+    return view
+
+
+def _texts(entries: list[Entry]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for entry in entries:
+        if isinstance(entry.event, Chunk):
+            texts[entry.event.field] = texts.get(entry.event.field, "") + entry.event.text
+    return texts
+
+
+def _headers(hub: Hub, channel: Channel) -> dict[str, str]:
+    headers = {"etag": f'"{channel.position}"', **_CACHING}
+    if not channel.view.ended:
+        headers["retry-after"] = str(math.ceil(hub.settings.poll_interval_seconds))
+    return headers

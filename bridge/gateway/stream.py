@@ -1,0 +1,249 @@
+"""`GET /tasks/{id}/events`: one open stream.
+
+Rules
+-----
+1. Nothing is queued per stream: it is a cursor into a channel. When it is up to date it waits for a batch,
+   which the channel hands over ready encoded (`offer`). When it was busy sending meanwhile, it comes for
+   what it missed (`Channel.take`), a piece at a time, and the socket is drained between two pieces.
+2. EventSource gives up for ever on any status but 200. So what will pass (Redis away, draining) is said in a
+   200 with `retry:` and a comment, then closed; and a task that nobody knows yet is waited for.
+3. A stream that has said `end` is closed. Who comes back with that position gets 204: no more.
+4. A client that takes nothing for `stall_timeout_seconds` is disconnected. It can resume.
+5. `send` says nothing of a disconnect, only `receive` does: so one task per stream watches that.
+
+The fan-out's seam is `offer` and `_next`: how bytes get from a channel to a socket is decided here only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import Receive, Send
+
+from bridge import sse
+from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position, check_task_id, encode
+from bridge.gateway.channel import Batch, Channel
+from bridge.gateway.history import Dialect
+from bridge.gateway.hub import Hub
+from bridge.settings import Settings
+
+log = logging.getLogger("bridge.gateway")
+
+RETRY_MS: Final = (1000, 3000)
+"""Clients come back after a time between these, each stream with its own: not all at once."""
+
+_GOING_AWAY: Final = "this gateway is going away"
+_DECIDE_SECONDS: Final = 1.0
+"""So long an answer to a client with a position waits, to know whether it is 200 or 204."""
+
+HEADERS: Final = [
+    (b"content-type", sse.CONTENT_TYPE.encode()),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+"""Starlette would add a charset to the type, which some clients refuse."""
+
+
+def native(entries: Sequence[Entry]) -> bytes:
+    """The bridge's own dialect: the event's kind, its position, and its data as it stands in the log."""
+    return b"".join(
+        [sse.frame(entry.data, event=entry.event.kind, id=str(entry.position)) for entry in entries]
+    )
+
+
+def retry_line() -> bytes:
+    """The jittered `retry:` of one stream."""
+    return sse.retry(random.randint(*RETRY_MS))
+
+
+def parse_after(text: str | None) -> Position:
+    """The position that a client has. Nothing, `-1` and `0` mean the start. Raises `InvalidPosition`."""
+    if text is None or text in ("", "-1", "0"):
+        return START
+    return Position.parse(text)
+
+
+class StreamFollower:
+    """One stream's cursor, and the hand-over from the channel to the socket."""
+
+    def __init__(self, position: Position, settings: Settings) -> None:
+        self.position = position
+        self.generation = -1
+        self.dialect: Dialect = native
+        self.read_awaited = 0
+        self.closed = False
+        self._settings = settings
+        self._channel: Channel | None = None
+        self._waiter: asyncio.Future[bytes] | None = None
+        self._last_words = b""
+        self._leaving = False
+        self.stalled = False
+        self._began = self._active_at = monotonic()
+        self._sending = False
+        self._unknown_since: float | None = None
+        self._task = asyncio.current_task()
+
+    # --- the channel's and the hub's side -------------------------------------------------------------
+
+    def offer(self, batch: Batch) -> bool:
+        """Take a batch, if the socket waits for one."""
+        return self._hand_over(batch.frames(self.dialect))
+
+    def wake(self) -> None:
+        """Look at the channel again."""
+        self._hand_over(b"")
+
+    def tick(self, now: float) -> None:
+        """Heartbeats, stalls, and waits that are over."""
+        if self._sending:
+            if now - self._active_at >= self._settings.stall_timeout_seconds and self._task is not None:
+                self.stalled = True
+                self._task.cancel()
+            return
+        self._give_up_waiting(now)
+        if now - self._active_at >= self._settings.heartbeat_seconds:
+            self._hand_over(sse.HEARTBEAT)
+
+    def drain(self) -> None:
+        """The gateway stops: tell the client when to come back, and close."""
+        self._leave(retry_line() + sse.comment(_GOING_AWAY))
+
+    def disconnected(self) -> None:
+        """The client is gone."""
+        self.closed = True
+        self._leave(b"")
+
+    def _hand_over(self, frames: bytes) -> bool:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return False
+        waiter.set_result(frames)
+        return True
+
+    def _leave(self, last_words: bytes) -> None:
+        if not self._leaving:
+            self._last_words = last_words
+            self._leaving = True
+        self.wake()
+
+    def _give_up_waiting(self, now: float) -> None:
+        """A task nobody created, or a Redis that stays away, is not waited for for ever."""
+        channel, settings = self._channel, self._settings
+        if channel is None or channel.known:
+            self._unknown_since = None
+        elif not channel.loaded:
+            if now - self._began >= settings.outage_wait_seconds:
+                self._leave(retry_line() + sse.comment("Redis is away"))
+        else:
+            self._unknown_since = self._unknown_since or now
+            if now - self._unknown_since >= settings.unknown_task_wait_seconds:
+                self._leave(native([self._unknown_end()]))
+
+    def _unknown_end(self) -> Entry:
+        """The end of a stream whose task doesn't exist, or no longer: Redis lost it, and no worker has it."""
+        if self.position.epoch == 0:
+            position, message = UNKNOWN_TASK_END, "There is no such task."
+        else:
+            position = Position(self.position.epoch + 1, 1)
+            message = "The task is no longer known."
+        end = End("failed", {"code": "unknown_task", "message": message})
+        return Entry(position, end, encode(end))
+
+    # --- the socket's side ----------------------------------------------------------------------------
+
+    async def run(self, channel: Channel, send: Send) -> None:
+        """Send until the end, the client's leaving or ours."""
+        self._channel = channel
+        await self._send(send, retry_line())
+        while True:
+            piece = None if self._leaving else channel.take(self)
+            if piece is None:
+                if self._leaving or channel.finished(self):
+                    break
+                piece = await self._next()
+            if piece:
+                await self._send(send, piece)
+        if not self.closed:
+            await self._send(send, self._last_words, more=False)
+
+    async def changed(self) -> None:
+        """Wait until there may be something new."""
+        await self._next()
+
+    async def _next(self) -> bytes:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            return await self._waiter
+        finally:
+            self._waiter = None
+
+    async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
+        self._sending, self._active_at = True, monotonic()
+        await _body(send, body, more=more)
+        self._sending, self._active_at = False, monotonic()
+
+
+async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> None:
+    """Answer one request for the events of a task. Raw ASGI: a stream is nothing but `send`s."""
+    task_id = check_task_id(request.path_params["task_id"])
+    after = parse_after(request.headers.get("last-event-id") or request.query_params.get("after"))
+    if hub.draining:
+        await _start(send)
+        await _body(send, retry_line() + sse.comment(_GOING_AWAY), more=False)
+        return
+    follower = StreamFollower(after, hub.settings)
+    with hub.attach(task_id, follower) as channel:
+        if await _has_the_end(channel, follower):
+            await send({"type": "http.response.start", "status": 204, "headers": HEADERS[1:]})
+            await _body(send, b"", more=False)
+            return
+        await _start(send)
+        watch = asyncio.create_task(_watch(receive, follower), name="bridge disconnect watch")
+        try:
+            await follower.run(channel, send)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not follower.stalled or task is None:
+                raise
+            task.uncancel()
+            log.info("task %s: a client took nothing for too long and is disconnected", task_id)
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
+
+
+async def _has_the_end(channel: Channel, follower: StreamFollower) -> bool:
+    """Rule 3: whether the client has all there is. Only who comes with a position may have it, and only for
+    them the answer's first line waits for the log, and not for long.
+    """
+    after = follower.position
+    if after == START:
+        return False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DECIDE_SECONDS):
+            while not channel.loaded or (after > channel.position and not channel.confirmed(follower)):
+                await follower.changed()
+    if after == UNKNOWN_TASK_END and channel.loaded and not channel.known:
+        return True
+    return channel.view.ended and after == channel.position
+
+
+async def _watch(receive: Receive, follower: StreamFollower) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    follower.disconnected()
+
+
+async def _start(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+
+
+async def _body(send: Send, body: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})
