@@ -8,13 +8,22 @@ gateway runs through `bridge.store.log.Store` and the worker's pump puts into pi
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
 import redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from bridge.errors import StoreError, StoreUnavailable
 from bridge.events import Event, Position, encode
@@ -23,10 +32,10 @@ from bridge.store.keys import Keys
 NAMES: Final = ("create", "open", "append", "renew", "close", "cancel", "expire", "restore")
 
 
-_TEMPORARY: Final = (
-    "LOADING", "READONLY", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "OOM", "MISCONF", "NOREPLICAS",
-)  # fmt: skip
-"""Refusals that pass by themselves: a server that loads, fails over, or is out of memory or disk."""
+_TEMPORARY: Final = (NoScriptError, ReadOnlyError, ClusterDownError, TryAgainError, OutOfMemoryError)
+_TEMPORARY_CODE: Final = re.compile(r"(^|: )(BUSY|MISCONF|NOREPLICAS) ")
+"""Refusals that pass by themselves: a server that loads, fails over, or is out of memory or disk. redis-py
+has classes for some, and takes the code out of their text; a pipeline puts the command in front."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +245,10 @@ def _send(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
 
 def as_store_error(error: Exception) -> StoreError:
     """Sort a Redis error: unavailable (try again later), or refused."""
-    if isinstance(error, ResponseError) and not str(error).startswith(_TEMPORARY):
+    if (
+        isinstance(error, ResponseError)
+        and not isinstance(error, _TEMPORARY)
+        and not _TEMPORARY_CODE.search(str(error))
+    ):
         return StoreError(f"Redis refused: {error}")
     return StoreUnavailable(f"Redis can't be used now: {str(error) or type(error).__name__}")

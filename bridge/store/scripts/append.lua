@@ -7,7 +7,7 @@
 local token, batch = ARGV[4], tonumber(ARGV[5])
 
 if not KNOWN then return answer('lost') end
-if token ~= task.token then return answer('fenced') end
+if not is_current(token) then return answer('fenced') end
 if ended() then return answer('ended') end
 if batch <= task.batch then return answer('seen') end
 if batch > task.batch + 1 then return answer('gap') end

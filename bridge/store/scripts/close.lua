@@ -6,7 +6,7 @@
 local token, batch = ARGV[4], tonumber(ARGV[5])
 
 if not KNOWN then return answer('lost') end
-if token ~= task.token then return answer('fenced') end
+if not is_current(token) then return answer('fenced') end
 if ended() then
   if batch == task.batch then return answer('seen') end
   return answer('ended')

@@ -55,8 +55,11 @@ local function emit(kind, data)
   published_bytes = published_bytes + #data
 end
 
--- Begin a new life of the log. Its name is greater than that of every life known before.
+-- Begin a new life of the log. Its name is greater than that of every life known before, also where only
+-- the old log is left to tell it.
 local function new_epoch(known_before)
+  local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
+  if last then known_before = math.max(known_before, tonumber(string.match(last[1], '^%d+'))) end
   redis.call('DEL', LOG)
   set('epoch', math.max(NOW, task.epoch + 1, known_before + 1))
   set('seq', 0)
@@ -85,6 +88,7 @@ local function emit_end(state, code, message)
     .. length .. ',"truncated":false}')
   set('state', state)
   set('code', code)
+  set('lease', 0)
 end
 
 -- A new attempt takes over: its token fences all older ones. The last sixteen tokens are remembered, so
@@ -108,8 +112,10 @@ local function take_over(token, attempt, lease)
   set('restore', '')
 end
 
+-- Whether this is the worker that has the task. A queued task has none: its token is empty.
+local function is_current(token) return token ~= '' and token == task.token end
+
 local function was_superseded(token)
-  if token == task.token then return false end
   for old in string.gmatch(task.tokens, '%S+') do
     if old == token then return true end
   end
@@ -126,11 +132,12 @@ local function emit_all(first)
   for i = first, #ARGV, 2 do emit(ARGV[i], ARGV[i + 1]) end
 end
 
--- Whether the events from ARGV[first] on would make the log larger than `limit` bytes.
+-- Whether the events from ARGV[first] on would make the log larger than `limit` bytes. No events never do:
+-- our own small ones may have filled it to the brim, and a full task must still be able to end.
 local function too_large(first, limit)
-  local total = task.bytes
-  for i = first + 1, #ARGV, 2 do total = total + #ARGV[i] end
-  return total > tonumber(limit)
+  local added = 0
+  for i = first + 1, #ARGV, 2 do added = added + #ARGV[i] end
+  return added > 0 and task.bytes + added > tonumber(limit)
 end
 
 -- Write what changed, give both keys the same TTL, publish, and answer. Every script ends here.

@@ -1,7 +1,8 @@
 -- create: the app announces a task. ARGV[4] owner, ARGV[5] a random name of this call, ARGV[6] its age (ms).
 --
 -- A call that is repeated (same name) changes nothing. A call that was held up while the task already ran
--- must not wipe that run: on an ended task it counts only if it was made after the run began.
+-- must not wipe that run: on an ended task it counts only if it was made after the run began. Then the last
+-- worker is superseded: should it still be alive, its text must not land in the new run.
 local owner, creation, asked_at = ARGV[4], ARGV[5], NOW - tonumber(ARGV[6])
 
 local function queue()
@@ -32,6 +33,7 @@ if ended() and creation ~= task.creation and asked_at > task.started then
   new_epoch(0)
   queue()
   if owner == '' then set('owner', known_owner) end
+  set('token', '')
   emit_reset('retry')
   emit_state()
   return answer('applied')

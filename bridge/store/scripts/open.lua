@@ -5,7 +5,7 @@
 local token, lease = ARGV[4], lease_until(ARGV[5])
 
 if KNOWN then
-  if token == task.token then
+  if is_current(token) then
     if ended() then return answer('ended') end
     return answer('seen')
   end

@@ -7,7 +7,7 @@
 --
 -- Only the latest attempt may: the same token, or a higher number and a later start than Redis knows.
 local token, attempt = ARGV[4], tonumber(ARGV[5])
-local same = token == task.token
+local same = is_current(token)
 
 if task.epoch > 0 and not same and (attempt <= task.attempt or task.started > tonumber(ARGV[14])) then
   return answer('fenced')
