@@ -85,16 +85,17 @@ class Store:
         """
         entries: list[Entry] = []
         start = after
+        whole = after == START
         while True:
             head, now, page = await self._page(task_id, start)
             if head is None:
                 return Reading(None, [], True, now)
             if start != START and (head.position.epoch != start.epoch or head.position < start):
-                entries, start = [], START
+                entries, start, whole = [], START, True
                 continue
             entries += page
             if not page or page[-1].position >= head.position:
-                return Reading(head, entries, _is_whole(entries, after), now)
+                return Reading(head, entries, whole, now)
             start = page[-1].position
 
     async def _page(self, task_id: str, after: Position) -> tuple[Head | None, int, list[Entry]]:
@@ -137,6 +138,8 @@ def parse_message(message: bytes) -> tuple[Position, list[Entry]]:
     try:
         last = Position.parse(header.decode())
         first = last.seq - len(lines) + 1
+        if last.seq < 1 or first < 1:
+            raise CorruptLog(f"a published message that ends with {last} can't have {len(lines)} events")
         entries = []
         for seq, line in enumerate(lines, first):
             kind, _, data = line.partition(b" ")
@@ -150,10 +153,13 @@ _HEAD_FIELDS: Final = ("epoch", "seq", "bytes", "state", "lease", "owner")
 
 
 def _head(fields: Sequence[Any]) -> Head | None:
-    epoch, seq, size, state, lease, owner = ((item or b"").decode() for item in fields)
-    if not epoch:
-        return None
-    return Head(Position(int(epoch), int(seq)), int(size), state, int(lease or 0), owner)
+    try:
+        epoch, seq, size, state, lease, owner = ((item or b"").decode() for item in fields)
+        if not epoch:
+            return None
+        return Head(Position(int(epoch), int(seq)), int(size), state, int(lease or 0), owner)
+    except ValueError as error:
+        raise CorruptLog(f"a task's hash can't be read: {error}") from None
 
 
 def _entry(item: Sequence[Any]) -> Entry:
@@ -164,10 +170,6 @@ def _entry(item: Sequence[Any]) -> Entry:
         return Entry(position, decode(fields[b"kind"].decode(), data), data)
     except (InvalidPosition, InvalidEvent, KeyError, UnicodeDecodeError) as error:
         raise CorruptLog(f"log entry {raw_id!r} can't be read: {error}") from None
-
-
-def _is_whole(entries: Sequence[Entry], after: Position) -> bool:
-    return after == START or (bool(entries) and entries[0].position.epoch != after.epoch)
 
 
 def _milliseconds(time: Sequence[Any]) -> int:
