@@ -176,7 +176,8 @@ async def test_epoch_changes_between_two_pages(redis_url: str, skip: int) -> Non
     await appended(store, 1, LONG)
     client.happening = store.calls.restore(
         "a", token="t1", attempt=1, name="r1", reason="log_lost", batch=1, known_epoch=first.epoch,
-        lease_ms=9, length=b"{}", cancel_requested=False, created_at=0, started_at=1, events=wire([Chunk("new")] * LONG),
+        lease_ms=9, length=b"{}", cancel_requested=False, created_at=0, started_at=1,
+        events=wire([Chunk("new")] * LONG),
     )  # fmt: skip
     reading = await store.read("a", Position(first.epoch, skip) if skip else START)
     assert reading.whole
@@ -307,7 +308,8 @@ def test_message_without_events() -> None:
 @pytest.mark.parametrize(
     "message",
     [b"", b"\n", b"x", b"5", b"5-", b"5-0", b"-1-2", b"\xff", b"5-1\n", b"5-1\n\n", b"5-1\nchunk",
-     b"5-1\nchunk ",     b'5-1\nchunk{"text":"a"}', b'5-1\n {"text":"a"}', b'5-1\nchunk {"text":1}', b'5-1\nchunk {"text":"a"}\n',
+     b"5-1\nchunk ", b'5-1\nchunk{"text":"a"}', b'5-1\n {"text":"a"}', b'5-1\nchunk {"text":1}',
+     b'5-1\nchunk {"text":"a"}\n',
      b'5-1\nchunk {"text":"a"}\nchunk {"text":"a"}', b'5-0\nchunk {"text":"a"}', b'5-1\n\xff {"text":"a"}',
      b'5-1\nchunk {"text":"\xff"}', b'5-1\r\nchunk {"text":"a"}', b"5-1\nchunk " + b"[" * 100_000,
      b'chunk {"text":"a"}', b"99999999999999999999-1", b"5-1\nchunk " + b"9" * 10_000],
