@@ -48,10 +48,15 @@ _LATEST_TIME: Final = 253_402_300_799_999
 
 
 def check_task_id(task_id: str) -> str:
-    """Return `task_id` if it can name a task, else raise `InvalidTaskId`."""
-    if not TASK_ID.fullmatch(task_id):
+    """Return `task_id` if it can name a task, else raise `InvalidTaskId`.
+
+    `.` and `..` can't: in a URL they are steps in the path, which clients take before they send it.
+    """
+    if not TASK_ID.fullmatch(task_id) or task_id in (".", ".."):
         shown = repr(task_id[:60])
-        raise InvalidTaskId(f"a task id is 1-200 characters of A-Z a-z 0-9 . _ : ~ - (got {shown})")
+        raise InvalidTaskId(
+            f"a task id is 1-200 characters of A-Z a-z 0-9 . _ : ~ - but not . or .. alone (got {shown})"
+        )
     return task_id
 
 
