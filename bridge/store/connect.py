@@ -5,6 +5,7 @@ redis-py's own retries are off: the worker's pump and the gateway know better wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,9 +25,19 @@ ANSWER_SECONDS: Final = 5.0
 """So long one command may take. Well under a third of a lease, so that a hung Redis costs no lease."""
 
 
-def sync_client(settings: Settings) -> redis.Redis:
-    """A client for the worker's pump; connects when first used."""
-    client: redis.Redis = _from_url(redis.Redis, settings, retry=Retry(NoBackoff(), 0))
+def sync_client(settings: Settings, on_connect: Callable[[Any], None] | None = None) -> redis.Redis:
+    """A client with one connection, for the worker's pump; connects when first used.
+
+    `on_connect` is called with every new connection in place of the connection's own `on_connect` (which it
+    has to call). What it raises as a `RedisError` undoes the connection.
+    """
+    client: redis.Redis = _from_url(
+        redis.Redis,
+        settings,
+        retry=Retry(NoBackoff(), 0),
+        max_connections=1,
+        redis_connect_func=on_connect,
+    )
     return client
 
 

@@ -1,0 +1,136 @@
+"""What a process has of the bridge: its settings, its pumps, and its open tasks.
+
+A forked child has none of it. The pump's thread isn't there, its connection is the parent's, and so are the
+tasks; so the child begins with an empty state, and what it inherited does nothing any more. At the end of
+the interpreter the pumps get a last chance to send what waits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bridge.settings import Settings
+from bridge.worker.buffer import Buffer
+
+if TYPE_CHECKING:
+    from bridge.worker.attempt import Attempt
+    from bridge.worker.creation import Creation
+    from bridge.worker.pump import Pump
+
+log = logging.getLogger(__name__)
+
+
+class _State:
+    """All of it, in one object that a forked child replaces."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.lock = threading.Lock()
+        self.settings = settings
+        self.pumps: dict[Settings, Pump] = {}
+        self.open: set[Buffer] = set()
+        self.warned = False
+
+
+_state = _State()
+_inherited: list[_State] = []
+
+
+def configure(settings: Settings | None = None, **changes: Any) -> Settings:
+    """Set this process's settings for tasks that begin from now on, and return them.
+
+    Either whole `settings`, or single ones by name, such as ``redis_url="redis://cache:6379/1"``; the others
+    come from the environment. Raises `SettingsError`. Without this call all come from the environment.
+    """
+    chosen = Settings.from_env() if settings is None else settings
+    _state.settings = chosen.with_(**changes)
+    return _state.settings
+
+
+def current_settings() -> Settings:
+    """This process's settings. The environment is read once."""
+    if _state.settings is None:
+        _state.settings = Settings.from_env()
+    return _state.settings
+
+
+def begin(task_id: str, settings: Settings, buffer: Buffer) -> Attempt:
+    """Hand a new attempt to the pump. Raises `SettingsError` for a Redis URL that can't be used."""
+    # Imported late, because these bring redis-py: code that only calls the hook doesn't pay for it.
+    from bridge.worker.attempt import Attempt
+
+    pump = _pump_for(settings)
+    attempt = Attempt(task_id, settings, buffer)
+    buffer.connect(partial(pump.wake, attempt))
+    _state.open.add(buffer)
+    pump.submit(attempt)
+    return attempt
+
+
+def leave(buffer: Buffer) -> None:
+    """A task's work has ended: its process takes no more reports for it."""
+    buffer.close()
+    _state.open.discard(buffer)
+
+
+def announce(task_id: str, owner: str, settings: Settings) -> Creation | None:
+    """Hand a new announcement to the pump; None when too many are waiting already."""
+    from bridge.worker.creation import Creation
+
+    creation = Creation(task_id, owner)
+    return creation if _pump_for(settings).announce(creation) else None
+
+
+def _pump_for(settings: Settings) -> Pump:
+    from bridge.worker.pump import Pump
+
+    with _state.lock:
+        pump = _state.pumps.get(settings)
+        if pump is None:
+            pump = _state.pumps[settings] = Pump(settings)
+        return pump
+
+
+def notice_unbound() -> None:
+    """Something was reported outside any task. Once per process this is worth a line, if tasks are open."""
+    if _state.open and not _state.warned:
+        _state.warned = True
+        log.warning(
+            "report_progress was called outside any task while this process has open tasks. A thread of its"
+            " own or an executor doesn't know the task: pass the task there and call task.report_progress."
+        )
+
+
+def reset() -> None:
+    """End all pumps, whatever is left to send, and begin anew. For tests."""
+    global _state
+    old, _state = _state, _State()
+    for pump in old.pumps.values():
+        pump.stop()
+
+
+def _after_fork() -> None:
+    global _state
+    old, _state = _state, _State(_state.settings)
+    # Kept, so that nothing of the parent's, such as its connection, is finalized here.
+    _inherited.append(old)
+    for buffer in list(old.open):
+        buffer.leave_behind()
+
+
+def _at_exit() -> None:
+    pumps = list(_state.pumps.items())
+    end = time.monotonic() + max((settings.close_timeout_seconds for settings, _ in pumps), default=0)
+    for _, pump in pumps:
+        if not pump.flush(max(end - time.monotonic(), 0)):
+            log.warning("the interpreter ends before all reports are sent")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -1,0 +1,350 @@
+"""The pump: one background thread per process and settings that carries reports to Redis and flags back.
+
+What it promises:
+
+- Each turn sends what is due of all tasks in one pipeline, at most `ROUND_BYTES`, and then looks again.
+- Nothing that goes wrong in it reaches the work. An error of its own is logged, and it goes on.
+- While Redis is away it retries with growing, jittered pauses; what was without an answer is sent again.
+- After a finished task it waits briefly for a replica, before it forgets what the task wrote.
+- It is bounded. Tasks that still run hold what `max_task_bytes` allows. Of those that have ended while Redis
+  is away it holds `MAX_LEAVING` and `MAX_LEAVING_BYTES`; beyond, the oldest are given up, with a line in the
+  log. Of announcements it holds `MAX_CREATIONS`; a further one is refused, with a line in the log.
+
+The inbox is a SimpleQueue because its `put` may be interrupted by a signal handler that puts, too.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Sequence
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Final, Protocol
+
+from bridge.errors import StoreError, StoreUnavailable
+from bridge.settings import Settings
+from bridge.store.connect import shown
+from bridge.store.scripts import Answer, Call, Calls
+from bridge.store.writer import Writer
+from bridge.worker.latch import Latch
+
+log = logging.getLogger(__name__)
+
+ROUND_BYTES: Final = 4 * 1024 * 1024
+MAX_LEAVING: Final = 1000
+MAX_LEAVING_BYTES: Final = 256 * 1024 * 1024
+MAX_CREATIONS: Final = 1000
+FIRST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 3.0
+
+
+class Job(Protocol):
+    """Something that the pump sends until it is over: an attempt, or an announcement."""
+
+    task_id: str
+    over: bool
+    wake_at: float
+    done: Latch
+
+    @property
+    def ending(self) -> bool:
+        """Whether only the end is missing."""
+
+    def due(self, now: float) -> float:
+        """When it wants to send."""
+
+    def next_calls(self, calls: Calls, generation: int, now: float) -> list[Call]:
+        """What it wants to send."""
+
+    def answered(self, calls: Sequence[Call], replies: Sequence[Answer | StoreError], now: float) -> None:
+        """What became of that."""
+
+    def give_up(self, why: str) -> None:
+        """It won't be sent."""
+
+    def hurry(self) -> None:
+        """Don't wait to merge."""
+
+    def quiet(self) -> bool:
+        """Whether all is said."""
+
+    def size(self) -> int:
+        """Bytes that it holds."""
+
+
+class _Flush:
+    """Asks the pump to say when everything that was handed in so far is sent."""
+
+    def __init__(self) -> None:
+        self.done = Latch()
+
+
+class _Stop:
+    """Asks the pump to end its thread, whatever is left."""
+
+
+class Pump:
+    """Takes jobs from any thread and sends them from its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Starts nothing yet. Raises `SettingsError` for a Redis URL that can't be used."""
+        self.settings = settings
+        self._writer = Writer(settings)
+        self._inbox: SimpleQueue[Job | _Flush | _Stop] = SimpleQueue()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._creations: set[Job] = set()
+        self._refusing = False
+        # The rest belongs to the thread.
+        self._jobs: dict[Job, None] = {}  # in the order in which they came
+        self._timers: list[tuple[float, int, Job]] = []
+        self._tick = count()
+        self._flushes: list[_Flush] = []
+        self._stopped = False
+        self._generation = 0
+        self._failures = 0
+        self._pause_until = -math.inf
+
+    # For all threads.
+
+    def submit(self, job: Job) -> None:
+        """Take a job on. If no thread can be started any more, it is given up."""
+        if self._start():
+            self._inbox.put(job)
+        else:
+            job.give_up("the interpreter is shutting down")
+
+    def announce(self, job: Job) -> bool:
+        """Take an announcement on, unless too many are waiting; whether it was taken."""
+        if len(self._creations) >= MAX_CREATIONS:
+            if not self._refusing:
+                self._refusing = True
+                log.error(
+                    "%d announcements of tasks wait for Redis; further ones are not kept", MAX_CREATIONS
+                )
+            return False
+        self._creations.add(job)
+        self.submit(job)
+        return True
+
+    def wake(self, job: Job) -> None:
+        """Look at a job again: something has changed. Neither blocks nor raises."""
+        self._inbox.put(job)
+
+    def flush(self, seconds: float) -> bool:
+        """Wait, at most so long, until all that was handed in is sent; whether it was."""
+        if self._thread is None or not self._thread.is_alive():
+            return True
+        flush = _Flush()
+        self._inbox.put(flush)
+        return flush.done.wait(seconds)
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """End the thread, whatever is left to send."""
+        if self._thread is not None:
+            self._inbox.put(_Stop())
+            self._thread.join(seconds)
+
+    def _start(self) -> bool:
+        """Whether the thread runs. It is never started once the interpreter has begun to shut down."""
+        with self._starting:
+            if self._thread is not None and self._thread.is_alive():
+                return True
+            if not threading.main_thread().is_alive():
+                return False
+            thread = threading.Thread(target=self._run, name="bridge-pump", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread
+            return True
+
+    # The thread.
+
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                self._turn()
+            except Exception:
+                log.exception("the pump had an error of its own and goes on")
+                self._pause()
+                self._look_at_all()
+        self._writer.disconnect()
+
+    def _turn(self) -> None:
+        self._receive(self._next_time())
+        now = time.monotonic()
+        if now >= self._pause_until:
+            try:
+                self._exchange(now)
+            except StoreError as error:
+                self._failed(error)
+        for flush in [f for f in self._flushes if all(job.quiet() for job in self._jobs)]:
+            self._flushes.remove(flush)
+            flush.done.set()
+
+    def _next_time(self) -> float:
+        """When something is due next."""
+        first = self._timers[0][0] if self._timers else math.inf
+        return max(first, self._pause_until) if self._timers else math.inf
+
+    def _receive(self, until: float) -> None:
+        """Wait for the inbox, at most until a time, and take all that is in it."""
+        try:
+            if until == math.inf:
+                item = self._inbox.get()
+            else:
+                item = self._inbox.get(timeout=max(until - time.monotonic(), 0))
+            while True:
+                self._accept(item)
+                item = self._inbox.get_nowait()
+        except Empty:
+            pass
+
+    def _accept(self, item: Job | _Flush | _Stop) -> None:
+        if isinstance(item, _Stop):
+            self._stopped = True
+        elif isinstance(item, _Flush):
+            self._flushes.append(item)
+            for job in self._jobs:
+                job.hurry()
+                self._schedule(job)
+        elif not item.over:
+            self._jobs[item] = None
+            self._schedule(item)
+
+    def _schedule(self, job: Job) -> None:
+        """Put a job on the timers, or off them when it is over. An entry that doesn't match is stale."""
+        if job.over:
+            self._jobs.pop(job, None)
+            self._creations.discard(job)
+        else:
+            self._put(job, job.due(time.monotonic()))
+
+    def _put(self, job: Job, when: float) -> None:
+        if when != job.wake_at:
+            job.wake_at = when
+            if when < math.inf:
+                heapq.heappush(self._timers, (when, next(self._tick), job))
+
+    def _look_at_all(self) -> None:
+        for job in list(self._jobs):
+            self._schedule(job)
+
+    def _exchange(self, now: float) -> None:
+        """Send what is due, and hand out the answers. Raises `StoreError` when that fails."""
+        if not self._timers or self._timers[0][0] > now:
+            return
+        self._writer.look()
+        self._moved()
+        work = self._collect(now)
+        flat = [call for _, calls in work for call in calls]
+        try:
+            replies = self._writer.send(flat) if flat else []
+            if _has_closed(flat, replies):
+                # When this fails, nobody has read the answers: all of it is sent again.
+                self._writer.settle()
+            self._hand_out(work, replies)
+        finally:
+            for job, _ in work:
+                self._schedule(job)
+        for reply in replies:
+            if isinstance(reply, StoreUnavailable):
+                raise reply
+        self._recovered()
+
+    def _collect(self, now: float) -> list[tuple[Job, list[Call]]]:
+        """Take the jobs that are due from the timers, with what they send. Not more than fits a turn."""
+        work: list[tuple[Job, list[Call]]] = []
+        size = 0
+        while self._timers and self._timers[0][0] <= now and size < ROUND_BYTES:
+            when, _, job = heapq.heappop(self._timers)
+            if job.over or when != job.wake_at:
+                continue
+            job.wake_at = math.inf
+            try:
+                calls = job.next_calls(self._writer.calls, self._writer.generation, now)
+            except Exception:
+                log.exception("task %s can't be sent", job.task_id)
+                job.give_up("the bridge has an error")
+                continue
+            size += sum(_size(call) for call in calls)
+            work.append((job, calls))
+        return work
+
+    def _hand_out(self, work: list[tuple[Job, list[Call]]], replies: list[Answer | StoreError]) -> None:
+        now = time.monotonic()
+        start = 0
+        for job, calls in work:
+            mine = replies[start : start + len(calls)]
+            start += len(calls)
+            try:
+                job.answered(calls, mine, now)
+            except Exception:
+                log.exception("task %s can't take its answers", job.task_id)
+                job.give_up("the bridge has an error")
+
+    # Outages.
+
+    def _failed(self, error: StoreError) -> None:
+        if self._moved():
+            return
+        self._writer.disconnect()
+        if not self._failures:
+            log.warning(
+                "Redis at %s: %s; reports are kept and sent when it is back",
+                shown(self.settings.redis_url),
+                error,
+            )
+        self._pause()
+        self._shed()
+
+    def _moved(self) -> bool:
+        """Whether the failure only meant that the connection now leads to another server."""
+        if self._writer.generation == self._generation:
+            return False
+        self._generation = self._writer.generation
+        for job in list(self._jobs):
+            # Also those that have nothing to send: they have something to repair.
+            self._put(job, -math.inf)
+        return True
+
+    def _recovered(self) -> None:
+        if self._failures:
+            log.info("Redis at %s is back", shown(self.settings.redis_url))
+        self._failures = 0
+        self._refusing = False
+
+    def _pause(self) -> None:
+        longest = min(LONGEST_PAUSE_SECONDS, self.settings.lease_seconds / 3)
+        pause = min(longest, FIRST_PAUSE_SECONDS * 2 ** min(self._failures, 10))
+        self._failures += 1
+        self._pause_until = time.monotonic() + pause * random.uniform(0.5, 1)
+
+    def _shed(self) -> None:
+        """Give up the oldest of the tasks that have ended, when there are too many."""
+        leaving = [job for job in self._jobs if job.ending]
+        size = sum(job.size() for job in leaving)
+        for position, job in enumerate(leaving):
+            if len(leaving) - position <= MAX_LEAVING and size <= MAX_LEAVING_BYTES:
+                break
+            size -= job.size()
+            job.give_up("too many tasks have ended while Redis was away")
+            self._schedule(job)
+
+
+def _size(call: Call) -> int:
+    return sum(len(part) for part in call.args if not isinstance(part, int))
+
+
+def _has_closed(calls: Sequence[Call], replies: Sequence[Answer | StoreError]) -> bool:
+    return any(
+        call.script.name == "close" and isinstance(reply, Answer) and reply.verdict in ("applied", "seen")
+        for call, reply in zip(calls, replies, strict=True)
+    )

@@ -1,0 +1,253 @@
+"""A task, as the work sees it: begin, report, end.
+
+`bridge.task(id)` makes a `Task` for one run. It is a context manager (`with` and `async with`) and a
+decorator; `start` and `finish` are the same without a block, for code that learns of both by callbacks.
+
+While a task is bound (a ContextVar), `report_progress` reports to it. Context variables reach asyncio tasks
+and `asyncio.to_thread`, but no other threads and no executors: there, use the handle's `report_progress`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
+
+from bridge.events import check_task_id
+from bridge.settings import Settings
+from bridge.worker import process
+from bridge.worker.buffer import Buffer
+from bridge.worker.outcome import Ending, ending, failure, json_copy
+from bridge.worker.report import MISSING, check_name, report
+
+if TYPE_CHECKING:
+    from bridge.worker.attempt import Attempt
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_current: ContextVar[Task | None] = ContextVar("bridge_task", default=None)
+
+
+def current_task() -> Task | None:
+    """The task that `report_progress` reports to here, or None."""
+    return _current.get()
+
+
+class Task:
+    """One run of a task. Its methods may be called from any thread of the process that began it."""
+
+    def __init__(self, task_id: str, settings: Settings | None = None) -> None:
+        """Does nothing yet. Raises `InvalidTaskId` and `SettingsError`."""
+        self.id = check_task_id(task_id)
+        self._settings = settings or process.current_settings()
+        self.buffer = Buffer(self._settings.max_task_bytes, self._settings.flush_bytes)
+        self._attempt: Attempt | None = None
+        self._said: Ending | None = None
+        self._binding: Token[Task | None] | None = None
+        self._finished = False
+
+    @overload
+    def report_progress(self, value: str | None, *, field: str = ...) -> bool: ...
+    @overload
+    def report_progress(self, value: float, *, message: str | None = ...) -> bool: ...
+    @overload
+    def report_progress(self, *, message: str | None = ...) -> bool: ...
+    @overload
+    def report_progress(self, value: object, *, name: str) -> bool: ...
+
+    def report_progress(
+        self,
+        value: object = MISSING,
+        *,
+        message: str | None = None,
+        name: str | None = None,
+        field: str | None = None,
+    ) -> bool:
+        """Report to this task, from any thread. See `bridge.report_progress`."""
+        return report(self.buffer, value, message, name, field)
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody has asked this task to stop. Who reads True here is told, as by a report."""
+        if self.buffer.cancel_requested:
+            self.buffer.told_to_stop = True
+        return self.buffer.cancel_requested
+
+    def succeed(self, result: Any = None, usage: Mapping[str, Any] | None = None) -> None:
+        """Say what the end will carry; the task ends when its block is left.
+
+        `result` is any JSON value, `usage` a JSON object such as token counts. Raises `InvalidEvent` for
+        what JSON can't say. What is larger than `max_task_bytes` is left out, and the end is `truncated`.
+        """
+        if usage is not None and not isinstance(usage, Mapping):
+            raise TypeError("usage= must be a mapping, such as {'output_tokens': 12}")
+        result, size = json_copy(result)
+        kept, more = json_copy(None if usage is None else dict(usage))
+        truncated = size + more > self._settings.max_task_bytes
+        if truncated:
+            log.warning("task %s: its result is larger than max_task_bytes and is left out", self.id)
+            result = kept = None
+        self._said = Ending("succeeded", None, result, kept, truncated)
+
+    def fail(self, code: str, message: str) -> None:
+        """Say that the task will end as failed. `code` is for programs, `message` for people."""
+        check_name(code, "code")
+        self._said = Ending("failed", failure(code, str(message)))
+
+    # Without a block.
+
+    def start(self) -> Self:
+        """Begin the run and bind it here, without waiting for Redis. Once per object."""
+        if self._attempt is not None:
+            raise RuntimeError("a task object is for one run; call bridge.task() again for another")
+        self._attempt = process.begin(self.id, self._settings, self.buffer)
+        self._binding = _current.set(self)
+        return self
+
+    def finish(self, raised: BaseException | None = None) -> bool:
+        """End the run; whether Redis has confirmed that. Waits for it at most `close_timeout_seconds`.
+
+        `raised` is what the work raised, if anything. Calling it again does nothing. A task that another
+        worker has taken over, or that was cancelled before it began, gets no end from here.
+        """
+        attempt = self._leave(raised)
+        if attempt is None:
+            return False
+        # A generator that is closed may be so by the garbage collector, where nothing should wait.
+        if not isinstance(raised, GeneratorExit):
+            self._check(attempt, attempt.done.wait(self._settings.close_timeout_seconds))
+        return attempt.confirmed
+
+    async def finish_async(self, raised: BaseException | None = None) -> bool:
+        """The same without blocking the event loop."""
+        attempt = self._leave(raised)
+        if attempt is None:
+            return False
+        # A coroutine that is closed must not await anything any more.
+        if not isinstance(raised, GeneratorExit):
+            self._check(attempt, await attempt.done.wait_async(self._settings.close_timeout_seconds))
+        return attempt.confirmed
+
+    def _leave(self, raised: BaseException | None) -> Attempt | None:
+        """Unbind, decide how it ended and tell the pump. None when there is nothing to wait for."""
+        attempt = self._attempt
+        if attempt is None:
+            raise RuntimeError("this task was not started")
+        self._unbind()
+        if self._finished or self.buffer.left_behind:
+            return None
+        self._finished = True
+        if isinstance(raised, Exception):
+            log.info("task %s failed", self.id, exc_info=raised)
+        process.leave(self.buffer)
+        attempt.end(
+            ending(
+                self._said,
+                raised,
+                told_to_stop=self.buffer.told_to_stop,
+                cancel_requested=self.buffer.cancel_requested,
+            )
+        )
+        return attempt
+
+    def _unbind(self) -> None:
+        binding, self._binding = self._binding, None
+        if binding is None:
+            return
+        try:
+            _current.reset(binding)
+        except ValueError:
+            # It ends in another context than it began in (a generator, a callback of another thread). The
+            # binding there goes with its context; here there may be none.
+            if _current.get() is self:
+                _current.set(None)
+
+    def _check(self, attempt: Attempt, done: bool) -> None:
+        if not done:
+            log.warning("the end of task %s isn't confirmed yet; it goes on being sent", self.id)
+
+    # As a block and as a decorator.
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, _type: type[BaseException] | None, raised: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        self.finish(raised)
+
+    async def __aenter__(self) -> Self:
+        return self.start()
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, raised: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        await self.finish_async(raised)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Make each call of a function a run of the task with this id."""
+        return TaskDecorator(lambda *_args, **_kwargs: self.id, self._settings)(function)
+
+
+class TaskDecorator:
+    """Makes each call of a function, sync or async, a run of a task."""
+
+    def __init__(self, id_of: Callable[..., str], settings: Settings | None) -> None:
+        """`id_of` gets the call's arguments and returns the task's id."""
+        self._id_of = id_of
+        self._settings = settings
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Decorate. Raises TypeError for generators."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                "a generator can't be decorated, because it runs between its consumer's steps."
+                " Write `with bridge.task(...) as task:` inside it and report with task.report_progress"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with Task(self._id_of(*args, **kwargs), self._settings):
+                    return await function(*args, **kwargs)
+
+            return cast("Callable[P, T]", call_async)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            with Task(self._id_of(*args, **kwargs), self._settings):
+                return function(*args, **kwargs)
+
+        return call
+
+
+@overload
+def task(task_id: str, *, settings: Settings | None = None) -> Task: ...
+@overload
+def task(task_id: Callable[..., str], *, settings: Settings | None = None) -> TaskDecorator: ...
+
+
+def task(task_id: str | Callable[..., str], *, settings: Settings | None = None) -> Task | TaskDecorator:
+    """One run of the task with the app's own id, as a block or as a decorator.
+
+        with bridge.task("job-42") as task: ...         # also: async with
+
+        @bridge.task(lambda order: f"order-{order.id}") # each call is a run; the id from its arguments
+        def process(order): ...
+
+    Leaving the block ends the task: as `task.succeed` or `task.fail` said, `failed` when something was
+    raised, `cancelled` when the work stopped because it was told to, else `succeeded`. That waits at most
+    `close_timeout_seconds` for Redis, and never hides what the work raised.
+
+    Raises `InvalidTaskId`, and `SettingsError` when the settings can't be used. Redis being away is no error.
+    """
+    if callable(task_id):
+        return TaskDecorator(task_id, settings)
+    return Task(task_id, settings)
