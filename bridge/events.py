@@ -23,7 +23,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Self
 
 from bridge.errors import InvalidEvent, InvalidPosition, InvalidTaskId
@@ -151,7 +151,7 @@ class End:
     error: Mapping[str, str] | None = None
     result: Any = None
     usage: Mapping[str, Any] | None = None
-    length: Mapping[str, int] | None = None
+    length: Mapping[str, int] = field(default_factory=dict)
     truncated: bool = False
     at: int | None = None
 
@@ -220,7 +220,7 @@ def _members(event: Event) -> dict[str, Any]:
                 "error": error,
                 "result": result,
                 "usage": usage,
-                "length": length or {},
+                "length": dict(length),
                 "truncated": truncated,
             }
 
@@ -318,9 +318,9 @@ class _Object:
             raise self._wrong("error", 'null or an object with the strings "code" and "message"')
         return value
 
-    def length(self) -> dict[str, int] | None:
-        value = self.optional_object("length")
-        if value is not None and not all(_is_count(size, _LARGEST_COUNT) for size in value.values()):
+    def length(self) -> dict[str, int]:
+        value = self.optional_object("length") or {}
+        if not all(_is_count(size, _LARGEST_COUNT) for size in value.values()):
             raise self._wrong("length", "an object of whole numbers")
         return value
 
