@@ -1,0 +1,41 @@
+"""`bridge settings`: what is set, and where it comes from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import Field
+from typing import Any
+
+import click
+
+from bridge.cli.options import SETTINGS
+from bridge.events import dumps
+from bridge.settings import Settings, env_name
+from bridge.store.connect import shown
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for a script to read.")
+def settings(as_json: bool) -> None:
+    """Print every setting with its value and where that comes from.
+
+    These are the values that a command without flags would use. A password is never shown.
+    """
+    values = Settings.from_env()
+    table = [(name, _shown(getattr(values, name)), _source(one)) for name, one in SETTINGS.items()]
+    if as_json:
+        click.echo(dumps({name: {"value": value, "source": source} for name, value, source in table}))
+        return
+    width = max(len(name) for name in SETTINGS)
+    wide = max(len(str(value)) for _, value, _ in table)
+    for name, value, source in table:
+        click.echo(f"{name:{width}}  {value!s:{wide}}  {source}".rstrip())
+
+
+def _shown(value: Any) -> Any:
+    return shown(value) if isinstance(value, str) else value
+
+
+def _source(one: Field[Any]) -> str:
+    names = (env_name(one), *one.metadata["also"])
+    return next((name for name in names if os.environ.get(name)), "default")
