@@ -57,7 +57,7 @@ def _answer(stop: threading.Event) -> bool:
         if not report_progress(word):
             return False
         if number % 10 == 0:
-            report_progress(number / len(words), message="writing")
+            report_progress(round(number / len(words), 2), message="writing")
         if stop.wait(_WORD_SECONDS):
             return False
     report_progress(1.0, message="done")
