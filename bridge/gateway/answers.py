@@ -41,8 +41,12 @@ def error_answer(
     all_headers = dict(headers or {})
     if status == 503:
         all_headers.setdefault("retry-after", str(RETRY_AFTER_SECONDS))
-    error = {"code": code or _CODES.get(status, "error"), "message": message}
-    return json_answer({"error": error}, status, all_headers)
+    return json_bytes(error_body(message, code or _CODES.get(status, "error")), status, all_headers)
+
+
+def error_body(message: str, code: str) -> bytes:
+    """The one shape of an error."""
+    return dumps({"error": {"code": code, "message": message}})
 
 
 async def on_invalid_input(_: Request, error: Exception) -> Response:

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from bridge.gateway import control, ops
@@ -49,12 +49,19 @@ class Gateway(Starlette):
 
         routes: list[BaseRoute] = self._routes()
         if settings.base_path:
-            routes = [Mount(settings.base_path, routes=routes)]
+            routes = [Mount(settings.base_path, app=Router(routes, redirect_slashes=False))]
         super().__init__(routes=routes, exception_handlers=HANDLERS, lifespan=own_lifespan)
+        # Behind a proxy that takes a prefix away, a redirect would lead elsewhere.
+        self.router.redirect_slashes = False
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Run the hub for as long as the block lasts. For apps that mount the gateway."""
+        """Run the hub for as long as the block lasts. For apps that mount the gateway.
+
+        It can be entered again later, also on another event loop, as the tests of such apps do.
+        """
+        if self.hub.draining:
+            self.hub = Hub(self.settings)
         async with asyncio.TaskGroup() as group:
             hub = group.create_task(self.hub.run(), name="bridge hub")
             try:
@@ -65,7 +72,7 @@ class Gateway(Starlette):
 
     def _routes(self) -> list[BaseRoute]:
         return [
-            Route("/tasks/{task_id}/events", _Stream(self.hub), methods=["GET"]),
+            Route("/tasks/{task_id}/events", _Stream(self), methods=["GET"]),
             self._route("/tasks/{task_id}/status", status, "GET"),
             self._route("/status/{task_id}", status, "GET"),
             self._route("/status", status, "GET"),
@@ -77,28 +84,27 @@ class Gateway(Starlette):
 
     def _route(self, path: str, handler: Handler, method: str) -> Route:
         async def endpoint(request: Request) -> Response:
-            _check_running(self.hub)
-            return await handler(self.hub, request)
+            return await handler(self.running_hub(), request)
 
         return Route(path, endpoint, methods=[method])
+
+    def running_hub(self) -> Hub:
+        """The hub. Raises HTTPException 503 when nobody has entered the lifespan."""
+        if not self.hub.running:
+            raise HTTPException(
+                503, "The gateway is not started: the app that mounts it must enter its lifespan()."
+            )
+        return self.hub
 
 
 class _Stream:
     """The streams' endpoint, as an ASGI application of its own."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _check_running(self._hub)
-        await stream(self._hub, Request(scope), receive, send)
-
-
-def _check_running(hub: Hub) -> None:
-    if not hub.running:
-        raise HTTPException(
-            503, "The gateway is not started: the app that mounts it must enter its lifespan()."
-        )
+        await stream(self._gateway.running_hub(), Request(scope), receive, send)
 
 
 def create_app(settings: Settings | None = None) -> Gateway:

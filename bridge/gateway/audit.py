@@ -6,10 +6,13 @@ Rules
    the link (the probe). Redis handles both in order, so when the probe is back, every event that the
    comparison saw must have arrived as well: a channel that still lacks one has lost a message, and reads.
    That finds a lost last message too, which no later one would betray.
-2. A probe that is overdue makes the link doubtful; one that doesn't come back makes it be replaced.
+2. What is in memory is doubtful from the moment that the link drops, Redis fails or a probe is overdue, until
+   a whole round has gone well on one and the same link. A link that a probe doesn't come back on is replaced.
 3. A lease that is over ends its task only after this gateway's connections have been well for a whole lease
    without a break: when Redis was stopped, every lease looks over. The call says when it was sent, so that
-   one that lay in a stopped server's queue is not believed either.
+   one that lay in a stopped server's queue is not believed either. Rounds come at least three times a lease:
+   a stop too short for them to notice is too short to have kept a living worker from renewing.
+4. What is wrong with one task keeps no other from being compared or judged.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
-from bridge.errors import StoreError
+from bridge.errors import StoreError, StoreUnavailable
 from bridge.events import Position
 from bridge.gateway.channel import Channel
 from bridge.settings import Settings
@@ -65,19 +68,20 @@ class Audit:
     @property
     def well(self) -> bool:
         """Whether Redis answers and live events are known to arrive."""
-        return self._well_since is not None and not self.doubtful
+        return not self.doubtful
 
     @property
     def doubtful(self) -> bool:
-        """Whether what is in memory may be behind, because the link is down or the probe is overdue."""
-        return not self._link.is_up or (
-            self._sent_at is not None and monotonic() - self._sent_at > _OVERDUE_SECONDS
-        )
+        """Whether what is in memory may be behind what Redis has (rule 2)."""
+        overdue = self._sent_at is not None and monotonic() - self._sent_at > _OVERDUE_SECONDS
+        return overdue or self._well_since is None or not self._link.is_up
 
     def soon(self) -> None:
         """Make the next round begin at once: the link came up, and who knows what was missed."""
         self._sent_at = None
         self._now.set()
+        # A probe that is on its way was sent to the link before this one, and will not come back.
+        self._back.set()
 
     def trouble(self) -> None:
         """Redis failed, or the link dropped: from here on nothing counts as well until a probe comes back."""
@@ -93,7 +97,8 @@ class Audit:
         self, channels: Callable[[], Iterable[Channel]], failed: Callable[[StoreError], None]
     ) -> None:
         """A round every few seconds, for ever; `failed` is told when Redis is."""
-        pause = min(self._settings.audit_seconds, self._settings.probe_seconds)
+        settings = self._settings
+        pause = min(settings.audit_seconds, settings.probe_seconds, settings.lease_seconds / 3)
         while True:
             self._now.clear()
             try:
@@ -119,30 +124,35 @@ class Audit:
         for one in compared:
             if not one.channel.dropped:
                 one.channel.compare(one.head, one.held)
-                await self.judge_lease(one.channel.task_id, one.head, one.now)
+        for one in compared:
+            await self.judge_lease(one.channel.task_id, one.head, one.now)
 
     async def _probe(self) -> None:
         if not self._link.is_up:
             return
         self._token = secrets.token_bytes(8)
         self._back.clear()
-        self._sent_at = monotonic()
+        self._sent_at = sent_at = monotonic()
         await self._store.publish(self.probe_channel, self._token)
         try:
             async with asyncio.timeout(self._settings.probe_seconds):
                 await self._back.wait()
         except TimeoutError:
-            log.warning("the link to Redis is silent: the probe didn't come back, so a new link is made")
             self.trouble()
-            self._link.drop()
+            if self._link.is_up:
+                log.warning("the link to Redis is silent: the probe didn't come back, so a new link is made")
+                self._link.drop()
             return
-        if self._well_since is None:
-            self._well_since = monotonic()
+        if self._now.is_set():
+            return  # the link is another than the one that the probe was sent over
+        now = monotonic()
+        if self._well_since is None or now - sent_at > self._settings.lease_seconds / 3:
+            self._well_since = now
 
     async def judge_lease(self, task_id: str, head: Head | None, now: int) -> None:
         """End a task whose lease is over, if we may judge that. `now` is Redis time when `head` was read.
 
-        Raises `StoreError`.
+        Raises `StoreUnavailable`.
         """
         if head is None or head.state != "running" or not 0 < head.lease < now:
             return
@@ -150,6 +160,12 @@ class Audit:
             return
         redis_now, seen_at = self._redis_clock
         sent_at = redis_now + int((monotonic() - seen_at) * 1000)
-        answer = await self._store.run(self._store.calls.expire(task_id, sent_at=sent_at))
+        try:
+            answer = await self._store.run(self._store.calls.expire(task_id, sent_at=sent_at))
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            log.error("task %s: its lease is over, but it can't be ended: %s", task_id, error)
+            return
         if answer.verdict == "applied":
             log.warning("task %s: its worker is lost", task_id)

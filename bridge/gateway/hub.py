@@ -4,8 +4,10 @@ What it promises
 ----------------
 - Join: subscribe, wait for the acknowledgement, read the log, go live. However many followers come at once,
   a task is subscribed and read once.
-- In health a poll of a known channel costs no Redis. While the probe is overdue or the link is down, nothing
-  in memory is trusted for a poll (`fresh` reads the log first), and the gateway is not ready. See `audit.py`.
+- In health a poll of a known channel costs no Redis. While what is in memory is doubtful (see `audit.py`) a
+  poll reads the log first (`fresh`), and the gateway is not ready.
+- What is wrong with one task (a log that can't be read, even a bug met while reading it) is that task's
+  trouble alone: it is read again with every audit, and everything else goes on.
 - Nothing here depends on Redis being there: the hub starts without it, keeps its followers, and goes on when
   it comes back.
 
@@ -38,6 +40,9 @@ _READERS: Final = 16
 
 _LAST_GOODBYES_SECONDS: Final = 2.0
 
+_CHANNEL_OVERHEAD: Final = 4096
+"""About what a channel costs in memory beside what it holds, in bytes."""
+
 
 class Poll(Follower, Protocol):
     """A follower that can wait for a change."""
@@ -58,10 +63,11 @@ class Hub:
         self._channels: dict[str, Channel] = {}
         self._by_name: dict[str, Channel] = {}
         self._due: asyncio.Queue[Channel] = asyncio.Queue()
-        self._postponed: set[Channel] = set()
+        self._postponed: dict[Channel, StoreError] = {}
+        """Channels whose last read failed, and why. They are read again when somebody needs them to be."""
         self._audit = Audit(settings, self.store, self._link)
         self._quiet = asyncio.Event()
-        self._failures = 0
+        self._over_budget = False
         self.draining = False
         self.running = False
 
@@ -93,18 +99,19 @@ class Hub:
     async def fresh(self, channel: Channel, poll: Poll) -> None:
         """Wait until what the channel holds can be trusted. Costs nothing, and no Redis, in health.
 
-        Raises `StoreUnavailable` when Redis doesn't answer.
+        Raises `StoreUnavailable` when Redis doesn't answer, `StoreError` when this task can't be read.
         """
-        if channel.loaded and not self._audit.doubtful:
+        doubtful = self._audit.doubtful
+        if channel.loaded and not (doubtful or channel.reading or channel.read_due):
             return
-        failures = self._failures
-        number = channel.want_read()
+        # In health a read that has already begun is as good as one of our own: what it lacks is on its way.
+        number = channel.want_read() if doubtful else channel.reads_begun + channel.read_due
         self._retry(channel)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 while channel.reads_done < number:
-                    if self._failures > failures:
-                        raise StoreUnavailable("Redis can't be reached")
+                    if channel in self._postponed:
+                        raise self._postponed[channel].with_traceback(None)
                     await poll.changed()
         except TimeoutError:
             raise StoreUnavailable("Redis doesn't answer") from None
@@ -154,6 +161,9 @@ class Hub:
         except CorruptLog as error:
             log.error("task %s: %s", target.task_id, error)
             target.want_read()
+        except Exception:
+            log.exception("task %s: a message broke it in a way that it should not", target.task_id)
+            target.want_read(whole=True)
 
     # --- the loops ------------------------------------------------------------------------------------
 
@@ -188,15 +198,14 @@ class Hub:
         after = channel.begin_read()
         try:
             reading = await self.store.read(channel.task_id, after)
+            channel.load(reading)
         except StoreError as error:
-            self._redis_failed(error)
-            self._postponed.add(channel)
-            channel.read_failed()
+            self._read_failed(channel, error)
             return
-        except BaseException:
-            channel.read_failed()
-            raise
-        channel.load(reading)
+        except Exception:
+            log.exception("task %s: reading it broke in a way that it should not", channel.task_id)
+            self._read_failed(channel, StoreError("the gateway made a mistake"))
+            return
         try:
             await self._audit.judge_lease(channel.task_id, reading.head, reading.now)
         except StoreError as error:
@@ -225,7 +234,9 @@ class Hub:
         for channel in list(self._channels.values()):
             for follower in list(channel.followers):
                 follower.tick(now)
-            if not channel.followers and now - channel.idle_since >= self.settings.linger_seconds:
+            # A task that Redis doesn't know costs a poll little anyway; so nobody fills the memory with such.
+            linger = self.settings.linger_seconds if channel.known else 0.0
+            if not channel.followers and now - channel.idle_since >= linger:
                 self._drop(channel)
         self._keep_to_budget()
 
@@ -233,12 +244,13 @@ class Hub:
 
     def _keep_to_budget(self) -> None:
         """Over the byte budget, lingering channels go first (the longest idle ones), then history."""
-        total = sum(channel.size for channel in self._channels.values())
+        total = sum(channel.size + _CHANNEL_OVERHEAD for channel in self._channels.values())
+        warned, self._over_budget = self._over_budget, False
         if total <= self.settings.channels_bytes:
             return
         idle = sorted((c for c in self._channels.values() if not c.followers), key=lambda c: c.idle_since)
         for channel in idle:
-            total -= channel.size
+            total -= channel.size + _CHANNEL_OVERHEAD
             self._drop(channel)
             if total <= self.settings.channels_bytes:
                 return
@@ -248,30 +260,38 @@ class Hub:
             total += channel.size
             if total <= self.settings.channels_bytes:
                 return
-        log.warning("the tasks being read take %d bytes, more than channels_bytes allows", total)
+        self._over_budget = True
+        if not warned:
+            log.warning("the tasks being read take %d bytes, more than channels_bytes allows", total)
 
     def _drop(self, channel: Channel) -> None:
         name = self.store.keys.channel(channel.task_id)
         del self._channels[channel.task_id]
         del self._by_name[name]
         channel.dropped = True
-        self._postponed.discard(channel)
+        self._postponed.pop(channel, None)
         self._link.unsubscribe(name)
 
-    # --- trouble ---------------------------------------------------------------------------
+    # --- trouble --------------------------------------------------------------------------------------
 
     def _redis_failed(self, error: StoreError) -> None:
         if self._audit.well or not isinstance(error, StoreUnavailable):
             log.warning("%s", error)
         self._audit.trouble()
-        self._failures += 1
-        for channel in self._channels.values():
-            if channel.read_due or channel.reading:
-                for follower in tuple(channel.followers):
-                    follower.wake()
+
+    def _read_failed(self, channel: Channel, error: StoreError) -> None:
+        if isinstance(error, StoreUnavailable):
+            self._redis_failed(error)
+        else:
+            log.error("task %s can't be read: %s", channel.task_id, error)
+        channel.read_failed()
+        if channel.dropped:
+            return
+        self._postponed[channel] = error
+        for follower in tuple(channel.followers):
+            follower.wake()
 
     def _retry(self, *channels: Channel) -> None:
         for channel in channels:
-            if channel in self._postponed:
-                self._postponed.discard(channel)
+            if self._postponed.pop(channel, None) is not None:
                 self._due.put_nowait(channel)

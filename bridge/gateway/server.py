@@ -7,6 +7,7 @@ drain (each stream is told when to come back, spread over `drain_seconds`), then
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -19,6 +20,7 @@ import uvicorn
 
 from bridge.errors import SettingsError
 from bridge.gateway.app import Gateway, create_app
+from bridge.gateway.protocol import GatewayProtocol
 from bridge.settings import Settings
 
 log = logging.getLogger("bridge.gateway")
@@ -26,6 +28,7 @@ log = logging.getLogger("bridge.gateway")
 _BACKLOG: Final = 4096
 _AFTER_DRAIN_SECONDS: Final = 3
 """What is still open so long after the drain is cut off."""
+_FORCE_EXIT_CHECK_SECONDS: Final = 0.1
 
 
 class Server(uvicorn.Server):
@@ -38,6 +41,9 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 gateway,
+                http=GatewayProtocol,
+                ws="none",
+                lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -60,11 +66,14 @@ class Server(uvicorn.Server):
             self._ready(self.url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener, drain, then shut down as uvicorn does."""
+        """Close the listener, drain, then shut down as uvicorn does. A second SIGINT cuts the drain short."""
         for server in self.servers:
             server.close()
         log.info("going away: streams are closed within %g s", self._gateway.settings.drain_seconds)
-        await self._gateway.hub.drain(self._gateway.settings.drain_seconds)
+        drain = asyncio.create_task(self._gateway.hub.drain(self._gateway.settings.drain_seconds))
+        while not (drain.done() or self.force_exit):
+            await asyncio.wait([drain], timeout=_FORCE_EXIT_CHECK_SECONDS)
+        drain.cancel()
         await super().shutdown(sockets)
 
     @contextmanager

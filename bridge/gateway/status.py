@@ -14,6 +14,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive
 
 from bridge.errors import InvalidInput, StoreUnavailable
 from bridge.events import MAIN_FIELD, START, Chunk, Entry, Position, Reset, check_task_id, dumps
@@ -21,7 +22,7 @@ from bridge.gateway.answers import json_bytes
 from bridge.gateway.channel import Batch, Channel
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
-from bridge.gateway.stream import native, parse_after
+from bridge.gateway.stream import native, parse_after, watching
 from bridge.store.connect import ANSWER_SECONDS
 
 _CACHING: Final = {"cache-control": "private, no-cache"}
@@ -29,14 +30,14 @@ _CACHING: Final = {"cache-control": "private, no-cache"}
 
 
 class PollFollower:
-    """A cursor that waits for any change."""
+    """A cursor that waits for any change, until there is no use in waiting."""
 
-    def __init__(self, position: Position = START) -> None:
+    def __init__(self, position: Position = START, *, leaving: bool = False) -> None:
         self.position = position
         self.generation = -1
         self.dialect: Dialect = native
         self.read_awaited = 0
-        self.draining = False
+        self.leaving = leaving
         self._changed = asyncio.Event()
 
     def offer(self, batch: Batch) -> bool:
@@ -53,8 +54,12 @@ class PollFollower:
 
     def drain(self) -> None:
         """Answer now with what there is."""
-        self.draining = True
+        self.leaving = True
         self._changed.set()
+
+    def disconnected(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.drain()
 
     async def changed(self) -> None:
         """Wait for the next change."""
@@ -68,21 +73,21 @@ async def status(hub: Hub, request: Request) -> Response:
     after = request.query_params.get("after")
     known = parse_etag(request.headers.get("if-none-match"))
     wait = parse_wait(request.query_params.get("wait"), hub.settings.longest_wait_seconds)
-    poll = PollFollower(parse_after(after))
+    poll = PollFollower(parse_after(after), leaving=hub.draining)
     with hub.attach(task_id, poll) as channel:
         await hub.fresh(channel, poll)
+        if wait:
+            base = known if after is None else poll.position
+            await _wait(channel, poll, base, wait, request.receive)
+        if channel.known and known != channel.position and after is not None:
+            body = dumps(await _since(channel, poll))
+            return json_bytes(body, headers=_headers(hub, channel))
         if not channel.known:
             raise HTTPException(404, "There is no such task.")
-        if wait:
-            await _wait(channel, poll, known if after is None else poll.position, wait)
-            if not channel.known:
-                raise HTTPException(404, "The task is no longer known.")
         headers = _headers(hub, channel)
         if known == channel.position:
             return Response(status_code=304, headers=headers)
-        if after is None:
-            return json_bytes(channel.view_json(), headers=headers)
-        return json_bytes(dumps(await _since(channel, poll)), headers=headers)
+        return json_bytes(channel.view_json(), headers=headers)
 
 
 def parse_wait(text: str | None, longest: float) -> float:
@@ -107,16 +112,18 @@ def parse_etag(text: str | None) -> Position | None:
     return None
 
 
-async def _wait(channel: Channel, poll: PollFollower, base: Position | None, seconds: float) -> None:
+async def _wait(
+    channel: Channel, poll: PollFollower, base: Position | None, seconds: float, receive: Receive
+) -> None:
     """Until the position is another than `base`, or, without one, until the end."""
 
     def over() -> bool:
-        if poll.draining or not channel.known:
+        if poll.leaving or not channel.known:
             return True
         return channel.view.ended if base is None or base == START else channel.position != base
 
     with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
+        async with watching(receive, poll), asyncio.timeout(seconds):
             while not over():
                 await poll.changed()
 
@@ -127,6 +134,8 @@ async def _since(channel: Channel, poll: PollFollower) -> dict[str, Any]:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             while (answer := channel.since(poll)) is None:
+                if not channel.known:
+                    raise HTTPException(404, "There is no such task.")
                 await poll.changed()
     except TimeoutError:
         raise StoreUnavailable("Redis doesn't answer") from None

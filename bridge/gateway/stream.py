@@ -8,7 +8,8 @@ Rules
 2. EventSource gives up for ever on any status but 200. So what will pass (Redis away, draining) is said in a
    200 with `retry:` and a comment, then closed; and a task that nobody knows yet is waited for.
 3. A stream that has said `end` is closed. Who comes back with that position gets 204: no more.
-4. A client that takes nothing for `stall_timeout_seconds` is disconnected. It can resume.
+4. A client that takes nothing for `stall_timeout_seconds` is disconnected. It can resume. Closing in order
+   would wait for it to take what is buffered, so the server is asked to cut the connection (`ABORT`).
 5. `send` says nothing of a disconnect, only `receive` does: so one task per stream watches that.
 
 The fan-out's seam is `offer` and `_next`: how bytes get from a channel to a socket is decided here only.
@@ -19,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.requests import Request
 from starlette.types import Receive, Send
@@ -32,16 +33,19 @@ from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position, check_t
 from bridge.gateway.channel import Batch, Channel
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
-from bridge.settings import Settings
 
 log = logging.getLogger("bridge.gateway")
 
 RETRY_MS: Final = (1000, 3000)
 """Clients come back after a time between these, each stream with its own: not all at once."""
 
+ABORT: Final = "bridge.abort"
+"""An extension in the ASGI scope: a function that cuts the connection at once. Our own server offers it."""
+
 _GOING_AWAY: Final = "this gateway is going away"
 _DECIDE_SECONDS: Final = 1.0
 """So long an answer to a client with a position waits, to know whether it is 200 or 204."""
+_CUT_SECONDS: Final = 1.0
 
 HEADERS: Final = [
     (b"content-type", sse.CONTENT_TYPE.encode()),
@@ -70,21 +74,29 @@ def parse_after(text: str | None) -> Position:
     return Position.parse(text)
 
 
+class Watched(Protocol):
+    """Somebody who wants to know that a client is gone."""
+
+    def disconnected(self) -> None:
+        """The client is gone."""
+
+
 class StreamFollower:
     """One stream's cursor, and the hand-over from the channel to the socket."""
 
-    def __init__(self, position: Position, settings: Settings) -> None:
+    def __init__(self, position: Position, hub: Hub) -> None:
         self.position = position
         self.generation = -1
         self.dialect: Dialect = native
         self.read_awaited = 0
         self.closed = False
-        self._settings = settings
+        self.leaving = False
+        self.stalled = False
+        self._hub = hub
+        self._settings = hub.settings
         self._channel: Channel | None = None
         self._waiter: asyncio.Future[bytes] | None = None
         self._last_words = b""
-        self._leaving = False
-        self.stalled = False
         self._began = self._active_at = monotonic()
         self._sending = False
         self._unknown_since: float | None = None
@@ -128,9 +140,9 @@ class StreamFollower:
         return True
 
     def _leave(self, last_words: bytes) -> None:
-        if not self._leaving:
+        if not self.leaving:
             self._last_words = last_words
-            self._leaving = True
+            self.leaving = True
         self.wake()
 
     def _give_up_waiting(self, now: float) -> None:
@@ -140,7 +152,9 @@ class StreamFollower:
             self._unknown_since = None
         elif not channel.loaded:
             if now - self._began >= settings.outage_wait_seconds:
-                self._leave(retry_line() + sse.comment("Redis is away"))
+                self._leave(retry_line() + sse.comment("this task can't be read now: Redis is away"))
+        elif not self._hub.ready:
+            self._unknown_since = None  # without Redis nobody can tell; the waiting begins anew
         else:
             self._unknown_since = self._unknown_since or now
             if now - self._unknown_since >= settings.unknown_task_wait_seconds:
@@ -163,9 +177,9 @@ class StreamFollower:
         self._channel = channel
         await self._send(send, retry_line())
         while True:
-            piece = None if self._leaving else channel.take(self)
+            piece = None if self.leaving else channel.take(self)
             if piece is None:
-                if self._leaving or channel.finished(self):
+                if self.leaving or channel.finished(self):
                     break
                 piece = await self._next()
             if piece:
@@ -194,29 +208,34 @@ async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> No
     """Answer one request for the events of a task. Raw ASGI: a stream is nothing but `send`s."""
     task_id = check_task_id(request.path_params["task_id"])
     after = parse_after(request.headers.get("last-event-id") or request.query_params.get("after"))
+    if request.method == "HEAD":
+        await _start(send)
+        await _body(send, b"", more=False)
+        return
     if hub.draining:
         await _start(send)
         await _body(send, retry_line() + sse.comment(_GOING_AWAY), more=False)
         return
-    follower = StreamFollower(after, hub.settings)
+    follower = StreamFollower(after, hub)
     with hub.attach(task_id, follower) as channel:
-        if await _has_the_end(channel, follower):
-            await send({"type": "http.response.start", "status": 204, "headers": HEADERS[1:]})
-            await _body(send, b"", more=False)
-            return
-        await _start(send)
-        watch = asyncio.create_task(_watch(receive, follower), name="bridge disconnect watch")
-        try:
-            await follower.run(channel, send)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not follower.stalled or task is None:
-                raise
-            task.uncancel()
-            log.info("task %s: a client took nothing for too long and is disconnected", task_id)
-        finally:
-            watch.cancel()
-            await asyncio.wait([watch])
+        async with watching(receive, follower) as watch:
+            try:
+                if await _has_the_end(channel, follower):
+                    await send({"type": "http.response.start", "status": 204, "headers": HEADERS[1:]})
+                    await _body(send, b"", more=False)
+                    return
+                await _start(send)
+                await follower.run(channel, send)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not follower.stalled or task is None:
+                    raise
+                task.uncancel()
+                log.info("task %s: a client took nothing for too long and is disconnected", task_id)
+                abort = request.scope.get("extensions", {}).get(ABORT)
+                if abort is not None:
+                    abort()
+                    await asyncio.wait([watch], timeout=_CUT_SECONDS)
 
 
 async def _has_the_end(channel: Channel, follower: StreamFollower) -> bool:
@@ -228,17 +247,30 @@ async def _has_the_end(channel: Channel, follower: StreamFollower) -> bool:
         return False
     with suppress(TimeoutError):
         async with asyncio.timeout(_DECIDE_SECONDS):
-            while not channel.loaded or (after > channel.position and not channel.confirmed(follower)):
+            while not follower.leaving and (
+                not channel.loaded or (after > channel.position and not channel.confirmed(follower))
+            ):
                 await follower.changed()
     if after == UNKNOWN_TASK_END and channel.loaded and not channel.known:
         return True
     return channel.view.ended and after == channel.position
 
 
-async def _watch(receive: Receive, follower: StreamFollower) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    follower.disconnected()
+@asynccontextmanager
+async def watching(receive: Receive, follower: Watched) -> AsyncIterator[asyncio.Task[None]]:
+    """For the length of the block, a task tells the follower when its client is gone."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        follower.disconnected()
+
+    task = asyncio.create_task(watch(), name="bridge disconnect watch")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def _start(send: Send) -> None:
