@@ -37,6 +37,7 @@ class Bench:
         self.keys = keys_for(self.settings, self.client)
         self.calls = Calls(self.keys)
         self.epoch = 0
+        self.lives = 0
         self._pubsub: Any = self.client.pubsub()
         self._pubsub.subscribe(self.keys.channel(task_id))
         eventually(lambda: self._pubsub.get_message(timeout=1.0))
@@ -172,6 +173,7 @@ class Bench:
         if new_life:
             assert log[0].position.epoch > self.epoch
             self.epoch = log[0].position.epoch
+            self.lives += 1
         else:
             assert log[: len(before)] == before
         self._check_published(log if new_life else log[len(before) :])

@@ -9,6 +9,7 @@ log agree; both keys end together; what is published is what was appended.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
@@ -44,6 +45,12 @@ class Model:
     repair: str = ""
     owner: str = ""
     text: str = ""
+    lives: int = 0
+    """How many epochs there have been."""
+
+    def _begin(self, state: str, **more: Any) -> None:
+        """As if nothing had been before."""
+        vars(self).update(vars(Model(True, True, state, lives=self.lives + 1, **more)))
 
     def _refused(self, token: str, batch: int) -> str:
         if not self.known:
@@ -66,10 +73,11 @@ class Model:
 
     def create(self, creation: str, owner: str, late: bool) -> str:
         if not self.known:
-            self.__init__(True, True, "queued", creation=creation, owner=owner)  # type: ignore[misc]
+            self._begin("queued", creation=creation, owner=owner)
             return "applied"
         again = self.state not in LIVE and creation != self.creation and not (late and self.started)
         if again:
+            self.lives += 1
             self.superseded.append(self.token)
             self.state, self.started, self.token, self.text = "queued", 0, "", ""
             self.cancel, self.creation, self.code = False, creation, ""
@@ -89,10 +97,11 @@ class Model:
                 if self.state in LIVE:
                     self._end("cancelled")
                 return "ended"
+            self.lives += self.state not in LIVE
             self._take_over(token, self.attempt + 1)
             return "applied"
         creation, owner = (self.creation, self.owner) if self.hash else ("", "")
-        self.__init__(True, True, "running", 1, token=token, creation=creation, owner=owner)  # type: ignore[misc]
+        self._begin("running", attempt=1, token=token, creation=creation, owner=owner)
         return "applied"
 
     def append(self, token: str, batch: int, text: str) -> str:
@@ -146,8 +155,10 @@ class Model:
             return "seen" if self.state in LIVE else "ended"
         if self.known and same and self.state not in LIVE and self.code != "worker_lost":
             return "ended"
-        if not self.hash:
-            self.__init__(True, True)  # type: ignore[misc]
+        if self.hash:
+            self.lives += 1
+        else:
+            self._begin("running")
         self._take_over(token, attempt)
         self.known, self.batch, self.text, self.repair, self.started = True, batch, text, name, started
         return "applied"
@@ -195,7 +206,7 @@ class Machine(RuleBasedStateMachine):
     def agree(self, answer: Answer, verdict: str) -> None:
         """The script said what the table says, and left what it says."""
         model, fields = self.model, self.bench.hash()
-        assert answer.verdict == verdict
+        assert (answer.verdict, self.bench.lives) == (verdict, model.lives)
         assert self.bench.hash().get("owner", "") == (model.owner if model.hash else "")
         if model.known:
             assert (answer.state, answer.attempt, answer.code) == (model.state, model.attempt, model.code)
