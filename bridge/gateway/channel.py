@@ -78,8 +78,9 @@ class Follower(Protocol):
 
 
 class Channel:
-    """One task. Whenever a read can and should begin, `want_read` is called once; the hub then calls
-    `begin_read` and, with what Redis said, `load` or `read_failed`. After `read_failed` it tries again unasked.
+    """One task. The hub calls `receive` with every message. When a read can and should begin, the channel
+    calls `want_read` (which must only note it); the hub answers with `begin_read` and then with `load` or
+    `read_failed`. After `read_failed` it tries again unasked.
     """
 
     def __init__(self, task_id: str, want_read: Callable[[Channel], None]) -> None:
@@ -126,7 +127,7 @@ class Channel:
 
     @property
     def size(self) -> int:
-        """About how many bytes of memory it takes: the view's text and the history."""
+        """About how many bytes of memory it takes: the view and the history."""
         return self._history.bytes + self._history.size
 
     def want_read(self, *, whole: bool = False) -> int:
@@ -160,6 +161,8 @@ class Channel:
         """Take in what a read brought, then the messages that came meanwhile."""
         self.reading = False
         self.reads_done = self.reads_begun
+        if self.read_due:
+            self._want_read(self)
         self.head = reading.head
         waiting, self._waiting = self._waiting, []
         if self._take_reading(reading):
@@ -190,18 +193,14 @@ class Channel:
                 self.want_read()
             return
         self.head = head
-        if (
-            head.position.epoch != self.position.epoch
-            or head.position > self.position
-            or head.position < held
-        ):
+        if head.position.epoch != self.position.epoch or not held <= head.position <= self.position:
             self.want_read()
         elif head.position == self.position and head.bytes != self._history.bytes:
             self.want_read(whole=True)
 
     def forget_history(self) -> None:
-        """Give memory back: drop the events that every follower has. They can be read again."""
-        needed = [f.position.seq if f.generation == self.generation else 0 for f in self.followers]
+        """Give memory back: drop the events that no follower is in the midst of. They can be read again."""
+        needed = [f.position.seq for f in self.followers if f.generation == self.generation]
         self._history.forget(min(needed, default=self._history.seq))
 
     # --- what followers call --------------------------------------------------------------------------
@@ -243,23 +242,28 @@ class Channel:
         """Bring the cursor into this generation. True: it was put back to before the first event, and what
         the follower has is void. None: a read must come first.
         """
-        if not self.known:
+        keeps = self._keeps(follower) if self.known else None
+        if keeps is None:
             return None
-        position = follower.position
-        current = follower.generation == self.generation
-        same_epoch = position.epoch == self.position.epoch
-        adopted = follower.generation < 0 and same_epoch and position.seq <= self._history.seq
-        if not current and not adopted and position > self.position and not self.confirmed(follower):
-            return None
-        if not self._history.reaches(position.seq if current or adopted else 0):
+        if not self._history.reaches(follower.position.seq if keeps else 0):
             if self._whole_wanted <= self.reads_done:
                 self.want_read(whole=True)
             return None
         follower.generation = self.generation
-        if current or adopted:
+        if keeps:
             return False
+        has_something = follower.position != START
         follower.position = Position(self.position.epoch, 0)
-        return position != START
+        return has_something
+
+    def _keeps(self, follower: Follower) -> bool | None:
+        """Whether what the follower has is the beginning of this log. None: a read must tell (rule 5)."""
+        position = follower.position
+        if follower.generation >= 0:
+            return follower.generation == self.generation
+        if position.epoch == self.position.epoch and position.seq <= self._history.seq:
+            return True
+        return False if position < self.position or self.confirmed(follower) else None
 
     def confirmed(self, follower: Follower) -> bool:
         """Rule 5: whether a read that began after the follower came has been taken in."""
@@ -277,34 +281,52 @@ class Channel:
     # --- inside ---------------------------------------------------------------------------------------
 
     def _take_in(self, last: Position, entries: list[Entry]) -> None:
-        held = self._history.seq
+        """Take a message, or ask for a read where it doesn't fit."""
         if not self.known or last.epoch != self.position.epoch:
             self.want_read()
-        elif last.seq <= held:
-            if any(self._history.differs(entry) for entry in entries):
-                self.want_read(whole=True)
-        elif not entries or entries[0].position.seq > held + 1:
+        elif entries and entries[0].position.seq == self._history.seq + 1:
+            self._hand_out(entries)
+        elif any(self._history.differs(entry) for entry in entries):
+            self.want_read(whole=True)
+        elif last > self.position:
             self.want_read()
-        else:
-            self._extend(_after(entries, self.position))
 
-    def _extend(self, entries: Sequence[Entry]) -> None:
-        if not entries:
-            return
-        before = self.position
-        self._history.extend(entries)
-        self._view_json = None
-        self.view.apply_all(entries)
-        batch = Batch(entries)
+    def _hand_out(self, entries: Sequence[Entry]) -> None:
+        """Append a message, and give it to every follower that is up to date and not busy."""
+        before, batch = self.position, Batch(entries)
+        in_pieces = data_bytes(entries) > PIECE_BYTES
+        self._extend(entries)
         for follower in tuple(self.followers):
-            up_to_date = follower.position == before and follower.generation == self.generation
-            if up_to_date and follower.offer(batch):
+            if follower.position != before or follower.generation != self.generation:
+                continue
+            if in_pieces:
+                follower.wake()
+            elif follower.offer(batch):
                 follower.position = self.position
 
-    def _replace(self, entries: Sequence[Entry]) -> None:
-        self._vanish()
+    def _take_reading(self, reading: Reading) -> bool:
+        """Extend or replace what is held. False: writes were lost, and only the whole log tells which."""
+        head, entries = reading.head, reading.entries
+        if head is None:
+            self._vanish()
+            return True
+        if reading.whole:
+            same_epoch = head.position.epoch == self.position.epoch
+            if not (same_epoch and self._history.begins(entries)):
+                self._vanish()
+            held = self._history.seq
+            self._history.remember(entries[:held])
+            entries = entries[held:]
+        elif self._history.bytes + data_bytes(entries) != head.bytes:
+            return False
         self.known = True
         self._extend(entries)
+        return True
+
+    def _extend(self, entries: Sequence[Entry]) -> None:
+        self._history.extend(entries)
+        self.view.apply_all(entries)
+        self._view_json = None
 
     def _vanish(self) -> None:
         if self.known:
@@ -313,13 +335,3 @@ class Channel:
         self.view = View(self.task_id)
         self._view_json = None
         self._history = History()
-
-    def _continues(self, entries: Sequence[Entry]) -> bool:
-        """Whether a log that was read as a whole goes on from what the channel holds."""
-        return (
-            self.known and entries[0].position.epoch == self.position.epoch and self._history.begins(entries)
-        )
-
-
-def _after(entries: Sequence[Entry], position: Position) -> list[Entry]:
-    return [entry for entry in entries if entry.position > position]

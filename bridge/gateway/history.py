@@ -7,6 +7,7 @@ an event is still there. Nothing here waits or knows who reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from bridge.events import Entry, Reset, compact
@@ -22,6 +23,20 @@ Dialect = Callable[[Sequence[Entry]], bytes]
 """How events are written on a stream: entries in, the bytes to send out. Must be pure."""
 
 
+def data_bytes(entries: Sequence[Entry]) -> int:
+    """The size of the entries' data, as Redis counts it."""
+    return sum(len(entry.data) for entry in entries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Encoded entries up to seq `stop`; `full` when more of them didn't fit."""
+
+    stop: int
+    full: bool
+    frames: bytes
+
+
 class History:
     """Entries `base` + 1 … `seq` of one epoch, and the encoded pieces that several readers want."""
 
@@ -34,12 +49,13 @@ class History:
         """The seq of the newest `reset`; what stands before it is void."""
         self._entries: list[Entry] = []
         self._held = 0
-        self._pieces: dict[tuple[int, int, Dialect], bytes] = {}
+        self._pieces: dict[tuple[int, Dialect], _Piece] = {}
 
     @property
     def size(self) -> int:
         """About how many bytes of memory it takes."""
-        return self._held + _ENTRY_OVERHEAD * len(self._entries)
+        shared = sum(len(piece.frames) for piece in self._pieces.values())
+        return self._held + _ENTRY_OVERHEAD * len(self._entries) + shared
 
     def start(self, seq: int) -> int:
         """From where a reader at `seq` must go on: what a later reset made void is left out."""
@@ -52,12 +68,13 @@ class History:
     def extend(self, entries: Sequence[Entry]) -> None:
         """Append entries that follow `seq`."""
         self._entries += entries
+        added = data_bytes(entries)
+        self._held += added
+        self.bytes += added
+        self.seq += len(entries)
         for entry in entries:
-            self._held += len(entry.data)
-            self.bytes += len(entry.data)
             if isinstance(entry.event, Reset):
                 self.last_reset = entry.position.seq
-        self.seq += len(entries)
 
     def forget(self, until: int) -> None:
         """Drop the entries up to seq `until`."""
@@ -70,20 +87,20 @@ class History:
 
     def _hold(self, entries: Sequence[Entry], base: int) -> None:
         self._entries, self.base = list(entries), base
-        self._held = sum(len(entry.data) for entry in entries)
+        self._held = data_bytes(entries)
         self._pieces.clear()
 
     def differs(self, entry: Entry) -> bool:
         """Whether an entry is held at the same place with other data."""
         index = entry.position.seq - self.base - 1
-        return index >= 0 and self._entries[index].data != entry.data
+        return 0 <= index < len(self._entries) and self._entries[index].data != entry.data
 
     def begins(self, entries: Sequence[Entry]) -> bool:
         """Whether a whole log, read anew, begins with what is held."""
         told = entries[: self.seq]
         return (
             len(told) == self.seq
-            and sum(len(entry.data) for entry in told) == self.bytes
+            and data_bytes(told) == self.bytes
             and not any(self.differs(entry) for entry in told)
         )
 
@@ -97,14 +114,15 @@ class History:
         Kept for a while for other readers at the same place: a crowd that comes at once costs one encode.
         """
         start = self.start(seq)
-        stop = self._cut(start)
-        key = (start, stop, dialect)
-        piece = self._pieces.get(key)
-        if piece is None:
+        piece = self._pieces.get((start, dialect))
+        if piece is None or not (piece.full or piece.stop == self.seq):
+            stop = self._cut(start)
+            entries = self._entries[start - self.base : stop - self.base]
+            piece = _Piece(stop, stop < self.seq, dialect(compact(entries)))
             if len(self._pieces) >= _SHARED_PIECES:
                 del self._pieces[next(iter(self._pieces))]
-            piece = self._pieces[key] = dialect(compact(self._entries[start - self.base : stop - self.base]))
-        return stop, piece
+            self._pieces[start, dialect] = piece
+        return piece.stop, piece.frames
 
     def _cut(self, start: int) -> int:
         size = 0
