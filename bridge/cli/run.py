@@ -28,7 +28,7 @@ from bridge.cli.tee import Tee
 from bridge.errors import CommandError
 from bridge.events import check_task_id, dumps
 from bridge.settings import Settings
-from bridge.sources.command import GRACE_SECONDS, Command
+from bridge.sources.command import Command
 from bridge.sources.pipe import read_text
 
 NOT_EXECUTABLE: Final = 126
@@ -112,8 +112,7 @@ async def _run(
     def stop(number: int) -> None:
         source.stop(number)
         if tee:
-            # The command's last words are shown, unless nobody reads them.
-            asyncio.get_running_loop().call_later(GRACE_SECONDS, tee.release)
+            tee.hurry()
 
     outcome = await perform(task_id, settings, source.events(), stop)
     if tee:

@@ -2,7 +2,8 @@
 
 Whoever reads our output may pause (a pager) or leave (`head`). While it pauses, the command pauses too, as
 it would without us; but a cancel or a Ctrl-C must still be heard, so a thread does the writing. When it has
-left, the output goes to the bridge alone: a viewer that goes away is no reason to end the work.
+left, the output goes to the bridge alone: a viewer that goes away is no reason to end the work. Once the work
+is to stop, a reader is given `PATIENCE_SECONDS` for each piece.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import os
 import select
 import threading
 from queue import SimpleQueue
+from typing import Final
+
+PATIENCE_SECONDS: Final = 0.5
 
 
 class Tee:
@@ -25,22 +29,30 @@ class Tee:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._writing: asyncio.Future[None] | None = None
         self._released = False
+        self._hurried = False
         # A daemon, because nothing can wake it from a write to somebody who stands still.
         threading.Thread(target=self._run, daemon=True).start()
 
     async def write(self, data: bytes) -> None:
-        """Write all of it, then return; when released, or when nobody reads any more, drop it."""
+        """Write all of it, then return; drop it when nobody reads any more."""
         if self._released:
             return
         self._writing = self._loop.create_future()
         self._queue.put(data)
+        if self._hurried:
+            self.hurry()
         await self._writing
         self.mid_line = not data.endswith(b"\n")
 
-    def release(self) -> None:
-        """Wait no longer for whoever reads the output."""
-        self._released = True
-        self._written(False)
+    def hurry(self) -> None:
+        """From now on, don't wait long for whoever reads the output."""
+        self._hurried = True
+        if self._writing is not None:
+            self._loop.call_later(PATIENCE_SECONDS, self._release, self._writing)
+
+    def _release(self, writing: asyncio.Future[None]) -> None:
+        if not writing.done():
+            self._written(False)
 
     def close(self) -> None:
         """End the thread."""

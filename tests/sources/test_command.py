@@ -212,7 +212,8 @@ async def test_a_command_that_closes_its_output_is_waited_for(tmp_path: Path) ->
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_stop_reaches_the_whole_group(number: signal.Signals) -> None:
     """Stopping signals the command and what it has started; last words are kept, the end is `cancelled`."""
-    script = f"trap 'echo last words; exit 5' {number.name[3:]}; sleep 1000 & echo pid $!; wait"
+    child = "sh -c 'echo pid $$; exec sleep 1000'"
+    script = f"trap 'echo last words; exit 5' {number.name[3:]}; {child} & wait"
     command = shell(script)
     with nothing_left():
         output = Output(command.events())
