@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -53,17 +52,29 @@ def keys_for(settings: Settings, client: redis.Redis | redis.asyncio.Redis) -> K
 
 
 def shown(url: str) -> str:
-    """A Redis URL without its password, for messages and logs."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+    """A Redis URL without its password, which may also stand in its query, for messages and logs."""
+    url, _, query = url.partition("?")
+    scheme, separator, rest = url.partition("://")
+    if "@" in rest:
+        rest = "***@" + rest.rpartition("@")[2]
+    return scheme + separator + rest + ("?***" if query else "")
+
+
+def _without(url: str, *names: str) -> str:
+    """The URL without these parameters.
+
+    redis-py lets a URL overrule its caller. An app that shares its REDIS_URL with us may want its answers
+    as text; we read bytes.
+    """
+    head, _, query = url.partition("?")
+    kept = [item for item in query.split("&") if item and item.partition("=")[0] not in names]
+    return head + ("?" + "&".join(kept) if kept else "")
 
 
 def _from_url(client: Any, settings: Settings, **more: Any) -> Any:
     try:
         return client.from_url(
-            settings.redis_url,
+            _without(settings.redis_url, "protocol", "decode_responses"),
             protocol=2,
             socket_timeout=min(ANSWER_SECONDS, settings.lease_seconds / 3),
             socket_connect_timeout=min(CONNECT_SECONDS, settings.lease_seconds / 3),
