@@ -77,8 +77,10 @@ def run(
     try:
         outcome = asyncio.run(_run(command, settings, task_id, output, again))
     except CommandError as error:
-        missing = isinstance(error.__cause__, FileNotFoundError)
-        raise errors.Failure(str(error), NOT_FOUND if missing else NOT_EXECUTABLE) from error
+        code = NOT_FOUND if isinstance(error.__cause__, FileNotFoundError) else NOT_EXECUTABLE
+        if as_json:
+            _print_json(task_id, "failed", code)
+        raise errors.Failure(str(error), code) from error
     _leave(task_id, outcome, as_json)
 
 
@@ -135,10 +137,14 @@ def _leave(task_id: str, outcome: Outcome, as_json: bool) -> NoReturn:
     elif (outcome.state, outcome.exit_code) == ("cancelled", errors.CANCELLED):
         click.echo(f"bridge: task {task_id} was cancelled", err=True)
     if as_json:
-        click.echo(dumps({"id": task_id, "state": outcome.state, "exit_code": outcome.exit_code}))
+        _print_json(task_id, outcome.state, outcome.exit_code)
     if not outcome.confirmed:
         # Redis was waited for once, and a warning has been given. The exit handlers would wait once more.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(outcome.exit_code)
     raise click.exceptions.Exit(outcome.exit_code)
+
+
+def _print_json(task_id: str, state: str, exit_code: int) -> None:
+    click.echo(dumps({"id": task_id, "state": state, "exit_code": exit_code}))

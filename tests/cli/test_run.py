@@ -294,8 +294,9 @@ def test_another_worker_takes_over(tasks: Tasks) -> None:
 )
 def test_a_command_that_can_not_start(tasks: Tasks, command: str, said: str, code: int) -> None:
     """A command that isn't there is one line, the shell's exit code, and a failed task for who watches."""
-    stdout, stderr, exit_code = tasks.result("--", command)
-    assert (stdout, exit_code) == ("", code)
+    stdout, stderr, exit_code = tasks.result("--json", "--", command)
+    assert json.loads(stdout) == {"id": "job", "state": "failed", "exit_code": code}
+    assert exit_code == code
     assert stderr.splitlines()[1:] == [f"bridge: {said}"]
     view = tasks.view("job")
     assert (view.state, view.error) == ("failed", {"code": "CommandError", "message": said})
