@@ -116,6 +116,7 @@ async def _wait(
     channel: Channel, poll: PollFollower, base: Position | None, seconds: float, receive: Receive
 ) -> None:
     """Until the position is another than `base`, or, without one, until the end."""
+    cursor = poll.position, poll.generation
 
     def over() -> bool:
         if poll.leaving or not channel.known:
@@ -125,7 +126,10 @@ async def _wait(
     with suppress(TimeoutError):
         async with watching(receive, poll), asyncio.timeout(seconds):
             while not over():
+                # A channel offers what is new to those who are up to date.
+                poll.position, poll.generation = channel.position, channel.generation
                 await poll.changed()
+    poll.position, poll.generation = cursor
 
 
 async def _since(channel: Channel, poll: PollFollower) -> dict[str, Any]:

@@ -97,6 +97,10 @@ class Running:
             )
         )
 
+    def connections(self) -> int:
+        """How many connections are open on the gateway's side."""
+        return self.inside(lambda: len(self._server.server_state.connections))
+
     def wait_ready(self) -> None:
         eventually(lambda: self.hub.ready)
 

@@ -2,19 +2,356 @@
 
 from __future__ import annotations
 
-from tests.gateway.running import Running
-from tests.gateway.viewer import watch
+import re
+
+import pytest
+
+from bridge.events import Chunk, Data, End, Position, Progress, Reset, State
+from bridge.gateway.history import PIECE_BYTES
+from bridge.gateway.stream import RETRY_MS
+from tests.gateway.running import Running, running
+from tests.gateway.viewer import Viewer, watch
 from tests.gateway.writer import Writer
+from tests.waiting import eventually
+
+FRAME_OVERHEAD = 1024
+"""More than what the lines around the data of one piece take."""
 
 
-def test_live(gateway: Running, writer: Writer) -> None:
-    """Events arrive."""
+def retry_of(viewer: Viewer) -> int:
+    """The number in the first line of the stream."""
+    viewer.until(lambda v: b"\n" in v.body)
+    first = re.fullmatch(rb"retry: (\d+)", viewer.body.split(b"\n")[0])
+    assert first is not None
+    return int(first[1])
+
+
+def only_reset_and(viewer: Viewer, position: Position, text: str) -> None:
+    """The client was told to forget, with the id before the first, and then got everything."""
+    viewer.text_is(text)
+    assert viewer.events[0] == Reset("other_log", 1)
+    assert viewer.ids[0] == Position(position.epoch, 0)
+    assert viewer.ids == sorted(set(viewer.ids))
+
+
+def test_headers_are_exactly_these(gateway: Running) -> None:
+    """The content type carries no charset, nothing is cached, and no proxy buffers."""
     with watch(gateway) as viewer:
         viewer.head()
+    assert viewer.status == 200
+    assert viewer.headers["content-type"] == "text/event-stream"
+    assert viewer.headers["cache-control"] == "no-store"
+    assert viewer.headers["x-accel-buffering"] == "no"
+    assert "content-encoding" not in viewer.headers
+
+
+def test_every_stream_begins_with_a_retry_of_its_own(gateway: Running) -> None:
+    """The first line is a `retry:` between the two bounds, and streams differ in it."""
+    retries = set()
+    for _ in range(12):
+        with watch(gateway) as viewer:
+            retries.add(retry_of(viewer))
+    assert all(RETRY_MS[0] <= retry <= RETRY_MS[1] for retry in retries)
+    assert len(retries) > 1
+
+
+def test_a_task_that_does_not_exist_yet_is_waited_for(redis_url: str, writer: Writer) -> None:
+    """Until the worker comes nothing is sent but the heartbeat, a line with a colon; then all of it is."""
+    with running(redis_url, heartbeat_seconds=0.05) as gateway, watch(gateway) as viewer:
+        viewer.until(lambda v: v.body.count(b"\n") > 3)
+        assert re.fullmatch(rb"retry: \d+\n(:\n)+", viewer.body)
+        assert viewer.frames == []
         writer.open()
-        writer.text("Hel")
-        viewer.text_is("Hel")
-        writer.text("lo")
-        writer.end()
+        writer.text("here")
+        viewer.text_is("here")
+        assert viewer.ids[0].seq == 1
+
+
+def test_events_arrive_in_order_each_with_its_position(gateway: Running, writer: Writer) -> None:
+    """One who watches from the start gets every event that the worker wrote, as it was written."""
+    with watch(gateway) as viewer:
+        viewer.head()
+        start = writer.create().position
+        writer.open()
+        writer.text("Hel", "lo")
+        writer.progress(0.5, "half")
+        writer.data("sources", [1, 2])
+        writer.text("hm", field="reasoning")
+        writer.end(result={"n": 1})
         viewer.to_end()
     assert viewer.view.as_dict() == writer.view().as_dict()
+    assert {position.epoch for position in viewer.ids} == {start.epoch}
+    assert viewer.ids == sorted(set(viewer.ids))
+    assert [frame.event for frame in viewer.frames][-1] == "end"
+    assert all(frame.event != "error" for frame in viewer.frames)
+
+
+def test_a_live_reader_gets_each_event_as_it_is(gateway: Running, writer: Writer) -> None:
+    """A reader that keeps up gets the log's own bytes, nothing merged and nothing left out."""
+    writer.open()
+    with watch(gateway) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        for seq, text in enumerate("stream", 2):
+            writer.text(text)
+            viewer.until(lambda v: len(v.frames) == seq)  # noqa: B023 (it is called before seq goes on)
+        assert [position.seq for position in viewer.ids] == list(range(1, 8))
+    assert [frame.data.encode() for frame in viewer.frames] == [entry.data for entry in writer.log()]
+
+
+def test_a_late_join_is_cheap(gateway: Running, writer: Writer) -> None:
+    """Who comes late gets a thousand pieces of text as one event, and of progress only the last."""
+    writer.open()
+    for number in range(100):
+        writer.append(*[Chunk("x")] * 10, Progress(number / 100))
+    with watch(gateway) as viewer:
+        viewer.until(lambda v: v.view.progress == 0.99)
+        assert viewer.view.text == "x" * 1000
+        assert len(viewer.frames) <= 5
+
+
+def test_the_end_closes_the_stream(gateway: Running, writer: Writer) -> None:
+    """After `end` there is nothing more, live or replayed."""
+    writer.open()
+    with watch(gateway) as live:
+        live.until(lambda v: len(v.frames) == 1)
+        writer.end("succeeded", Chunk("bye"))
+        live.to_end()
+    with watch(gateway) as late:
+        late.to_end()
+    for viewer in (live, late):
+        assert isinstance(viewer.events[-1], End)
+        assert viewer.view.text == "bye"
+        assert viewer.body.endswith(b"\n\n")
+
+
+def test_who_has_the_end_gets_204(gateway: Running, writer: Writer) -> None:
+    """Coming back with the end's position is answered in a way that makes an EventSource stop."""
+    writer.open()
+    end = writer.end().position
+    with watch(gateway, after=str(end)) as viewer:
+        viewer.to_end()
+    assert viewer.status == 204
+    assert viewer.body == b""
+    assert "content-type" not in viewer.headers
+
+
+@pytest.mark.parametrize("how", ["header", "query"])
+def test_resumes_after_a_position(gateway: Running, writer: Writer, how: str) -> None:
+    """Only what stands after the position is sent, however the client names it."""
+    writer.open()
+    writer.text("a")
+    position = writer.text("b").position
+    writer.text("c")
+    if how == "header":
+        viewer = watch(gateway, after=str(position))
+    else:
+        viewer = Viewer(gateway, f"/tasks/job-1/events?after={position}")
+    with viewer:
+        viewer.text_is("c")
+        writer.text("d")
+        viewer.text_is("cd")
+        assert viewer.ids[0].seq == position.seq + 1
+
+
+def test_the_header_goes_before_the_query(gateway: Running, writer: Writer) -> None:
+    """An EventSource reconnects with the URL that it began with; its header is newer."""
+    writer.open()
+    old = writer.text("a").position
+    new = writer.text("b").position
+    writer.text("c")
+    path = f"/tasks/job-1/events?after={old}"
+    with Viewer(gateway, path, headers={"Last-Event-ID": str(new)}) as viewer:
+        viewer.text_is("c")
+
+
+@pytest.mark.parametrize("nothing", ["-1", "0", ""])
+@pytest.mark.parametrize("how", ["header", "query"])
+def test_no_position_means_from_the_start(gateway: Running, writer: Writer, how: str, nothing: str) -> None:
+    """What clients send when they have nothing yet is understood as that."""
+    writer.open()
+    writer.text("all")
+    if how == "header":
+        viewer = watch(gateway, after=nothing)
+    else:
+        viewer = Viewer(gateway, f"/tasks/job-1/events?after={nothing}")
+    with viewer:
+        viewer.text_is("all")
+        assert isinstance(viewer.events[0], State)
+
+
+def test_a_client_ahead_of_the_gateway_is_not_reset(redis_url: str, writer: Writer) -> None:
+    """Who got more from another gateway than this one has heard of yet goes on from there."""
+    writer.open()
+    with running(redis_url, audit_seconds=1000, probe_seconds=1000) as gateway, watch(gateway) as other:
+        other.until(lambda v: len(v.frames) == 1)
+        writer.elsewhere = True
+        newest = writer.text("unheard").position
+        writer.elsewhere = False
+        with watch(gateway, after=str(newest)) as viewer:
+            viewer.head()
+            writer.text("new")
+            viewer.text_is("new")
+            assert viewer.ids == [Position(newest.epoch, newest.seq + 1)]
+        other.text_is("unheardnew")
+
+
+@pytest.mark.parametrize("ahead", ["in the epoch", "of a later epoch", "of an earlier epoch"])
+def test_a_position_that_is_not_of_this_log_is_reset(gateway: Running, writer: Writer, ahead: str) -> None:
+    """The client is told to forget what it has, with an id before the first event, and gets everything."""
+    writer.open()
+    newest = writer.text("whole").position
+    position = {
+        "in the epoch": Position(newest.epoch, newest.seq + 5),
+        "of a later epoch": Position(newest.epoch + 5, 1),
+        "of an earlier epoch": Position(newest.epoch - 5, 1),
+    }[ahead]
+    with watch(gateway, after=str(position)) as viewer:
+        only_reset_and(viewer, newest, "whole")
+
+
+def test_a_new_epoch_reaches_an_open_stream(gateway: Running, writer: Writer) -> None:
+    """When the log is written anew after a loss, who watches forgets the old text and gets the new."""
+    old = writer.open().text("old").position
+    with watch(gateway) as viewer:
+        viewer.text_is("old")
+        writer.forget()
+        writer.restore(Chunk("new"), known_epoch=old.epoch)
+        viewer.text_is("new")
+        assert any(isinstance(event, Reset) for event in viewer.events)
+        assert viewer.ids == sorted(set(viewer.ids))
+        assert viewer.view.as_dict() == writer.view().as_dict()
+
+
+def test_a_retry_says_reset_once(gateway: Running, writer: Writer) -> None:
+    """Who comes from the attempt before gets the log's own `reset`, and no second one."""
+    writer.open()
+    writer.text("first")
+    end = writer.end("failed").position
+    writer.open()
+    writer.text("second")
+    with watch(gateway, after=str(end)) as viewer:
+        viewer.text_is("second")
+        assert [event for event in viewer.events if isinstance(event, Reset)] == [viewer.events[0]]
+        assert viewer.events[0].kind == "reset"
+        assert viewer.ids[0].epoch > end.epoch
+
+
+def test_a_task_nobody_ever_creates_ends(redis_url: str) -> None:
+    """After `unknown_task_wait_seconds` the stream ends as failed, and who comes back gets 204."""
+    with running(redis_url, unknown_task_wait_seconds=0.1, heartbeat_seconds=0.1) as gateway:
+        with watch(gateway) as viewer:
+            viewer.to_end()
+        (frame,) = viewer.frames
+        assert (frame.event, frame.id) == ("end", "0-1")
+        assert viewer.view.state == "failed"
+        assert viewer.view.error is not None
+        assert viewer.view.error["code"] == "unknown_task"
+        with watch(gateway, after="0-1") as again:
+            assert again.to_end().status == 204
+
+
+def test_a_task_that_was_thought_unknown_can_still_come(gateway: Running, writer: Writer) -> None:
+    """Who comes back with the id of that end gets the task from the start, if there is one by then."""
+    writer.open()
+    writer.text("late")
+    with watch(gateway, after="0-1") as viewer:
+        viewer.text_is("late")
+
+
+def test_a_task_that_vanishes_ends(redis_url: str, writer: Writer) -> None:
+    """When Redis loses a task and no worker has it any more, who watches is told so in the end."""
+    last = writer.open().text("half").position
+    with running(redis_url, unknown_task_wait_seconds=0.1, heartbeat_seconds=0.1) as gateway:
+        with watch(gateway) as viewer:
+            viewer.text_is("half")
+            writer.forget()
+            viewer.to_end()
+    assert viewer.view.state == "failed"
+    assert viewer.view.text == "half"
+    assert viewer.ids[-1] > last
+
+
+def test_a_client_that_leaves_is_let_go_at_once(redis_url: str, writer: Writer) -> None:
+    """A closed connection frees its follower without anything being sent to it."""
+    writer.open()
+    with running(redis_url, heartbeat_seconds=1000, stall_timeout_seconds=1000) as gateway:
+        viewers = [watch(gateway).head() for _ in range(5)]
+        eventually(lambda: gateway.followers("job-1") == 5)
+        while viewers:
+            viewers.pop().close()
+            eventually(lambda: gateway.followers("job-1") == len(viewers))
+
+
+def test_a_client_that_leaves_an_unknown_task_is_let_go_too(redis_url: str) -> None:
+    """Also while there is no event to send, with or without a position of its own."""
+    with running(redis_url, heartbeat_seconds=1000, stall_timeout_seconds=1000) as gateway:
+        for after in (None, "5-5"):
+            with watch(gateway, after=after):
+                eventually(lambda: gateway.followers() == 1)
+            eventually(lambda: gateway.followers() == 0)
+
+
+def test_head_answers_at_once(gateway: Running, writer: Writer) -> None:
+    """HEAD gets the headers of a stream, no body, and doesn't wait for anything; the connection goes on."""
+    with Viewer(gateway, "/tasks/job-1/events", method="HEAD") as viewer:
+        viewer.head()
+        assert viewer.status == 200
+        assert viewer.headers["content-type"] == "text/event-stream"
+        assert "transfer-encoding" not in viewer.headers
+        viewer.socket.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert viewer.socket.recv(1000).startswith(b"HTTP/1.1 200")
+    assert gateway.followers() == 0
+
+
+def big_texts(writer: Writer) -> str:
+    """Write more than the buffers of two sockets hold; returns it all."""
+    texts = [f"{number:05}" * 1000 for number in range(1600)]
+    for start in range(0, len(texts), 4):
+        writer.text(*texts[start : start + 4])
+    return "".join(texts)
+
+
+def test_a_reader_left_behind_gets_it_all_in_merged_pieces(redis_url: str, writer: Writer) -> None:
+    """Who doesn't read for a while costs nobody anything, and later gets pieces of at most 64 KiB."""
+    writer.open()
+    with running(redis_url, stall_timeout_seconds=1000) as gateway:
+        with watch(gateway, receive_buffer=4096) as slow, watch(gateway) as quick:
+            slow.until(lambda v: len(v.frames) == 1)
+            written = big_texts(writer)
+            quick.until(lambda v: sum(map(len, (f.data for f in v.frames))) > len(written))
+            writer.end()
+            slow.to_end()
+            quick.to_end()
+    assert slow.view.text == written
+    assert quick.view.text == written
+    assert slow.ids == sorted(set(slow.ids))
+    assert len(slow.frames) < 1600 / 2
+    assert max(slow.sends) <= PIECE_BYTES + FRAME_OVERHEAD
+
+
+def test_a_client_that_takes_nothing_is_cut_off_and_can_resume(redis_url: str, writer: Writer) -> None:
+    """After `stall_timeout_seconds` its connection is gone, and a new one goes on where it stopped."""
+    writer.open()
+    with running(redis_url, stall_timeout_seconds=0.3, heartbeat_seconds=1000) as gateway:
+        with watch(gateway, receive_buffer=4096) as stuck:
+            stuck.until(lambda v: len(v.frames) == 1)
+            written = big_texts(writer)
+            writer.end()
+            eventually(lambda: gateway.connections() == 0)
+            assert gateway.followers() == 0
+            stuck.to_end()
+        assert not stuck.view.ended
+        with watch(gateway, after=str(stuck.ids[-1])) as again:
+            again.to_end()
+    assert stuck.view.text + again.view.text == written
+    assert isinstance(again.events[-1], End)
+
+
+def test_two_fields_and_data_survive_a_merge(gateway: Running, writer: Writer) -> None:
+    """A merged replay folds to the same view as the events one by one."""
+    writer.open()
+    for number in range(20):
+        writer.append(Chunk("a"), Chunk("b", "reasoning"), Data("d", number), Progress(None, str(number)))
+    with watch(gateway) as viewer:
+        viewer.until(lambda v: v.view.message == "19")
+        assert viewer.view.as_dict() == writer.view().as_dict()

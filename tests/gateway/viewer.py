@@ -17,7 +17,9 @@ _RECEIVE = 65_536
 
 
 class Viewer:
-    """One request. `body` holds the bytes after the headers, with the chunked coding taken away."""
+    """One request. `body` holds the bytes after the headers, with the chunked coding taken away; `sends`
+    the sizes of the chunks, which are what the gateway sent at a time.
+    """
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class Viewer:
         self.socket.sendall(request.encode() if raw is None else raw)
         self.received = b""
         self.body = b""
+        self.sends: list[int] = []
         self.frames: list[Frame] = []
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -98,7 +101,10 @@ class Viewer:
     def _receive(self) -> bool:
         if self.closed:
             return False
-        data = self.socket.recv(_RECEIVE)
+        try:
+            data = self.socket.recv(_RECEIVE)
+        except ConnectionResetError:
+            data = b""
         if not data:
             self.closed = True
         self.received += data
@@ -134,6 +140,7 @@ class Viewer:
             if length == 0:
                 self.closed = True
                 return
+            self.sends.append(length)
             self._add(rest[:length])
             self._rest = rest[length + 2 :]
 

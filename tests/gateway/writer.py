@@ -8,7 +8,7 @@ from typing import Any, Self
 import redis
 
 from bridge.errors import StoreError
-from bridge.events import Chunk, Data, End, Event, Progress, encode
+from bridge.events import Chunk, Data, End, Entry, Event, Progress, encode
 from bridge.settings import Settings
 from bridge.store.connect import keys_for, sync_client
 from bridge.store.log import _entry
@@ -126,7 +126,9 @@ class Writer:
     def view(self) -> View:
         """What the log says."""
         view = View(self.task_id)
-        for item in self.client.xrange(self.keys.log(self.task_id)) or []:
-            entry = _entry(item)
-            view.apply(entry.position, entry.event)
+        view.apply_all(self.log())
         return view
+
+    def log(self) -> list[Entry]:
+        """All that is in the log."""
+        return [_entry(item) for item in self.client.xrange(self.keys.log(self.task_id)) or []]
