@@ -30,7 +30,8 @@ class Bench:
     def __init__(self, url: str, task_id: str = "job-1") -> None:
         self.task_id = task_id
         self.settings = Settings(redis_url=url)
-        self.client: Any = redis.Redis.from_url(url, protocol=2)  # its own types are too loose
+        client: Any = redis.Redis.from_url(url, protocol=2)
+        self.client = client  # redis-py's own types are too loose
         for script in SCRIPTS.values():
             # fakeredis closes a connection after any error that it answers, also after NOSCRIPT.
             self.client.script_load(script.source)
@@ -125,7 +126,7 @@ class Bench:
 
     def now(self) -> int:
         seconds, micros = self.client.time()
-        return seconds * 1000 + micros // 1000
+        return int(seconds) * 1000 + int(micros) // 1000
 
     def log(self) -> list[Entry]:
         return [_entry(item) for item in self.client.xrange(self._key("log"))]
