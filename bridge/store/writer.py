@@ -8,6 +8,9 @@ writes of an older generation has to repair first.
 
 redis-py reconnects by itself inside a call; its hook for new connections is the seam where this stands.
 A server that doesn't tell its replication id (fakeredis, or no permission) is taken for the same one.
+
+A new connection also gets the scripts that the server doesn't have. `run_pipeline` would find that out, too,
+but at the price of sending everything twice; and fakeredis closes a connection after every error.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ from typing import Any, Final
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from bridge.errors import StoreError, StoreUnavailable
+from bridge.errors import StoreError
 from bridge.settings import Settings
 from bridge.store.connect import keys_for, sync_client
-from bridge.store.scripts import Answer, Call, Calls, as_store_error, run_pipeline
+from bridge.store.scripts import SCRIPTS, Answer, Call, Calls, as_store_error, run_pipeline
 
 REPLICA_MILLISECONDS: Final = 100
 """So long a finished task's end may wait for a replica."""
@@ -39,6 +42,7 @@ class Writer:
         self.calls = Calls(keys_for(settings, self._client))
         self.generation = 0
         self._server = ""
+        self._mute = False
         self._replicas = 0
         self._looked_at = 0.0
         self._look_seconds = settings.lease_seconds / 3
@@ -61,7 +65,7 @@ class Writer:
 
         A server can change its role, and gain or lose replicas, without closing a connection.
         """
-        if not self._looked_at or time.monotonic() - self._looked_at < self._look_seconds:
+        if self._mute or not self._looked_at or time.monotonic() - self._looked_at < self._look_seconds:
             return
         try:
             self._learn(self._client.info("replication"))
@@ -98,15 +102,35 @@ class Writer:
     def _greet(self, connection: Any) -> None:
         """Called with each new connection, before what it was opened for is sent."""
         connection.on_connect()
+        if not self._mute:
+            try:
+                connection.send_command("INFO", "replication")
+                text = connection.read_response()
+            except ResponseError as error:
+                self._looked_at = time.monotonic()
+                if "unknown command" in str(error):
+                    # It will never say, and may have hung up because it was asked.
+                    self._mute = True
+                    connection.disconnect()
+                    connection.connect()
+                    return
+            else:
+                text = text.decode() if isinstance(text, bytes) else str(text)
+                if self._learn(dict(line.split(":", 1) for line in text.splitlines() if ":" in line)):
+                    raise redis.ConnectionError("this is not the server of the connection before")
+        self._load_scripts(connection)
+
+    def _load_scripts(self, connection: Any) -> None:
+        scripts = list(SCRIPTS.values())
         try:
-            connection.send_command("INFO", "replication")
-            text = connection.read_response()
+            connection.send_command("SCRIPT", "EXISTS", *(script.sha for script in scripts))
+            known = connection.read_response()
+            for script, there in zip(scripts, known, strict=True):
+                if not there:
+                    connection.send_command("SCRIPT", "LOAD", script.source)
+                    connection.read_response()
         except ResponseError:
-            self._looked_at = time.monotonic()
-            return
-        text = text.decode() if isinstance(text, bytes) else str(text)
-        if self._learn(dict(line.split(":", 1) for line in text.splitlines() if ":" in line)):
-            raise redis.ConnectionError("this is not the server of the connection before")
+            pass  # running them will tell
 
     def _learn(self, info: Mapping[str, Any]) -> bool:
         """Take over what `INFO replication` says; whether it is another server than before."""
@@ -118,8 +142,3 @@ class Writer:
         if changed:
             self.generation += 1
         return changed
-
-
-def is_temporary(reply: Answer | StoreError) -> bool:
-    """Whether a script was refused for a reason that passes by itself."""
-    return isinstance(reply, StoreUnavailable)

@@ -59,8 +59,14 @@ def current_settings() -> Settings:
     return _state.settings
 
 
-def begin(task_id: str, settings: Settings, buffer: Buffer) -> Attempt:
-    """Hand a new attempt to the pump. Raises `SettingsError` for a Redis URL that can't be used."""
+def begin(task_id: str, settings: Settings, buffer: Buffer) -> Attempt | None:
+    """Hand a new attempt to the pump; None, and a closed buffer, when the interpreter shuts down already.
+
+    Raises `SettingsError` for a Redis URL that can't be used.
+    """
+    if _shutting_down(task_id):
+        buffer.close(go_on=True)
+        return None
     # Imported late, because these bring redis-py: code that only calls the hook doesn't pay for it.
     from bridge.worker.attempt import Attempt
 
@@ -79,11 +85,21 @@ def leave(buffer: Buffer) -> None:
 
 
 def announce(task_id: str, owner: str, settings: Settings) -> Creation | None:
-    """Hand a new announcement to the pump; None when too many are waiting already."""
+    """Hand a new announcement to the pump; None when it isn't taken any more, or too many are waiting."""
+    if _shutting_down(task_id):
+        return None
     from bridge.worker.creation import Creation
 
     creation = Creation(task_id, owner)
     return creation if _pump_for(settings).announce(creation) else None
+
+
+def _shutting_down(task_id: str) -> bool:
+    """Whether it is too late: then no thread can be started, and not even redis-py be imported."""
+    if threading.main_thread().is_alive():
+        return False
+    log.warning("task %s is not sent: the interpreter is shutting down", task_id)
+    return True
 
 
 def _pump_for(settings: Settings) -> Pump:

@@ -113,11 +113,11 @@ class Pump:
     # For all threads.
 
     def submit(self, job: Job) -> None:
-        """Take a job on. If no thread can be started any more, it is given up."""
+        """Take a job on. If no thread can be started, it is given up."""
         if self._start():
             self._inbox.put(job)
         else:
-            job.give_up("the interpreter is shutting down")
+            job.give_up("no thread can be started")
 
     def announce(self, job: Job) -> bool:
         """Take an announcement on, unless too many are waiting; whether it was taken."""
@@ -151,17 +151,15 @@ class Pump:
             self._thread.join(seconds)
 
     def _start(self) -> bool:
-        """Whether the thread runs. It is never started once the interpreter has begun to shut down."""
+        """Whether the thread runs; it is started if need be."""
         with self._starting:
             if self._thread is not None and self._thread.is_alive():
                 return True
-            if not threading.main_thread().is_alive():
-                return False
             thread = threading.Thread(target=self._run, name="bridge-pump", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
-                return False
+                return False  # no more threads: too many, or the interpreter shuts down
             self._thread = thread
             return True
 

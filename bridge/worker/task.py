@@ -37,7 +37,8 @@ _current: ContextVar[Task | None] = ContextVar("bridge_task", default=None)
 
 def current_task() -> Task | None:
     """The task that `report_progress` reports to here, or None."""
-    return _current.get()
+    task = _current.get()
+    return None if task is not None and task.stale else task
 
 
 class Task:
@@ -49,9 +50,11 @@ class Task:
         self._settings = settings or process.current_settings()
         self.buffer = Buffer(self._settings.max_task_bytes, self._settings.flush_bytes)
         self._attempt: Attempt | None = None
+        self._started = False
         self._said: Ending | None = None
         self._binding: Token[Task | None] | None = None
         self._finished = False
+        self.stale = False
 
     @overload
     def report_progress(self, value: str | None, *, field: str = ...) -> bool: ...
@@ -105,9 +108,10 @@ class Task:
 
     def start(self) -> Self:
         """Begin the run and bind it here, without waiting for Redis. Once per object."""
-        if self._attempt is not None:
+        if self._started:
             raise RuntimeError("a task object is for one run; call bridge.task() again for another")
         self._attempt = process.begin(self.id, self._settings, self.buffer)
+        self._started = True
         self._binding = _current.set(self)
         return self
 
@@ -122,7 +126,7 @@ class Task:
             return False
         # A generator that is closed may be so by the garbage collector, where nothing should wait.
         if not isinstance(raised, GeneratorExit):
-            self._check(attempt, attempt.done.wait(self._settings.close_timeout_seconds))
+            self._check(attempt.done.wait(self._settings.close_timeout_seconds))
         return attempt.confirmed
 
     async def finish_async(self, raised: BaseException | None = None) -> bool:
@@ -132,16 +136,16 @@ class Task:
             return False
         # A coroutine that is closed must not await anything any more.
         if not isinstance(raised, GeneratorExit):
-            self._check(attempt, await attempt.done.wait_async(self._settings.close_timeout_seconds))
+            self._check(await attempt.done.wait_async(self._settings.close_timeout_seconds))
         return attempt.confirmed
 
     def _leave(self, raised: BaseException | None) -> Attempt | None:
         """Unbind, decide how it ended and tell the pump. None when there is nothing to wait for."""
-        attempt = self._attempt
-        if attempt is None:
+        if not self._started:
             raise RuntimeError("this task was not started")
         self._unbind()
-        if self._finished or self.buffer.left_behind:
+        attempt = self._attempt
+        if attempt is None or self._finished or self.buffer.left_behind:
             return None
         self._finished = True
         if isinstance(raised, Exception):
@@ -164,12 +168,11 @@ class Task:
         try:
             _current.reset(binding)
         except ValueError:
-            # It ends in another context than it began in (a generator, a callback of another thread). The
-            # binding there goes with its context; here there may be none.
-            if _current.get() is self:
-                _current.set(None)
+            # It ends in another context than it began in (an async generator, a callback of another thread).
+            # The binding there can't be reset from here, and must not tell later work there to stop.
+            self.stale = True
 
-    def _check(self, attempt: Attempt, done: bool) -> None:
+    def _check(self, done: bool) -> None:
         if not done:
             log.warning("the end of task %s isn't confirmed yet; it goes on being sent", self.id)
 
