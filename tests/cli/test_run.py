@@ -170,6 +170,8 @@ def test_a_cancel_reaches_the_whole_group(tasks: Tasks) -> None:
     """A cancel through the bridge stops a silent command and its children, and the task ends as cancelled."""
     with tasks.run(*shell(GROUP)) as process:
         child = child_of(process)
+        # The command doesn't wait until Redis knows of the task.
+        eventually(lambda: tasks.view("job").state == "running")
         tasks.cancel("job")
         stdout, stderr = process.communicate(timeout=30)
     assert (stdout, process.returncode) == (b"stopping\n", 3)
