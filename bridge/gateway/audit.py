@@ -76,6 +76,15 @@ class Audit:
         overdue = self._sent_at is not None and monotonic() - self._sent_at > _OVERDUE_SECONDS
         return overdue or self._well_since is None or not self._link.is_up
 
+    @property
+    def judges(self) -> bool:
+        """Whether this gateway may end tasks whose lease is over (rule 3)."""
+        return (
+            self._well_since is not None
+            and not self.doubtful
+            and monotonic() - self._well_since >= self._settings.lease_seconds
+        )
+
     def soon(self) -> None:
         """Make the next round begin at once: the link came up, and who knows what was missed."""
         self._sent_at = None
@@ -154,9 +163,7 @@ class Audit:
 
         Raises `StoreUnavailable`.
         """
-        if head is None or head.state != "running" or not 0 < head.lease < now:
-            return
-        if self._well_since is None or monotonic() - self._well_since < self._settings.lease_seconds:
+        if head is None or head.state != "running" or not 0 < head.lease < now or not self.judges:
             return
         redis_now, seen_at = self._redis_clock
         sent_at = redis_now + int((monotonic() - seen_at) * 1000)

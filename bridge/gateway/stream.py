@@ -45,6 +45,8 @@ ABORT: Final = "bridge.abort"
 _GOING_AWAY: Final = "this gateway is going away"
 _DECIDE_SECONDS: Final = 1.0
 """So long an answer to a client with a position waits, to know whether it is 200 or 204."""
+_LAST_WORDS_SECONDS: Final = 1.0
+"""So long a client has to take its last words; a drain doesn't wait for one that takes nothing."""
 _CUT_SECONDS: Final = 1.0
 
 HEADERS: Final = [
@@ -115,7 +117,10 @@ class StreamFollower:
     def tick(self, now: float) -> None:
         """Heartbeats, stalls, and waits that are over."""
         if self._sending:
-            if now - self._active_at >= self._settings.stall_timeout_seconds and self._task is not None:
+            patience = self._settings.stall_timeout_seconds
+            if self.leaving:
+                patience = min(patience, _LAST_WORDS_SECONDS)
+            if now - self._active_at >= patience and self._task is not None:
                 self.stalled = True
                 self._task.cancel()
             return

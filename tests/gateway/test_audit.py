@@ -1,0 +1,202 @@
+"""What the audit finds and judges: lost messages, silent links, leases that are over."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+import redis
+
+from bridge.events import Reset
+from tests.gateway.proxy import proxy
+from tests.gateway.running import Running, running
+from tests.gateway.viewer import watch
+from tests.gateway.writer import Writer
+from tests.servers import RedisProcess
+from tests.waiting import eventually
+
+NEVER: dict[str, Any] = {"audit_seconds": 1000.0, "probe_seconds": 1000.0, "lease_seconds": 3000.0}
+
+
+def rounds(client: redis.Redis) -> int:
+    """How many rounds the gateways of this server have begun: each asks for the time once."""
+    return int(client.info("commandstats").get("cmdstat_time", {}).get("calls", 0))
+
+
+def wait_for_rounds(client: redis.Redis, number: int) -> None:
+    """Wait until so many more rounds have begun, and so all but the last have ended."""
+    before = rounds(client)
+    eventually(lambda: rounds(client) >= before + number)
+
+
+def test_a_lost_last_message_is_found(gateway: Running, writer: Writer) -> None:
+    """When the message never came and none follows that would betray it, the audit reads the log."""
+    writer.open()
+    with watch(gateway) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        writer.elsewhere = True
+        writer.text("never heard")
+        viewer.text_is("never heard")
+        writer.end()
+        viewer.to_end()
+    assert viewer.view.as_dict() == writer.view().as_dict()
+
+
+def test_a_lost_message_is_found_by_the_next(redis_url: str, writer: Writer) -> None:
+    """A hole before a message is filled from the log, without waiting for an audit."""
+    writer.open()
+    with running(redis_url, **NEVER) as gateway, watch(gateway) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        writer.elsewhere = True
+        writer.text("lost ")
+        writer.elsewhere = False
+        writer.text("found")
+        viewer.text_is("lost found")
+
+
+def test_a_killed_link_is_healed(redis_url: str, writer: Writer, redis_client: redis.Redis) -> None:
+    """What is written while Redis has cut the link arrives as soon as there is a new one."""
+    writer.open()
+    with running(redis_url, **NEVER) as gateway, watch(gateway) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        text = ""
+        for number in range(5):
+            redis_client.client_kill_filter(_type="pubsub")
+            writer.text(f"{number}")
+            text += f"{number}"
+            viewer.text_is(text)
+        eventually(lambda: gateway.hub.ready)
+        assert viewer.ids == sorted(set(viewer.ids))
+
+
+def test_a_silent_link_is_replaced(redis_url: str, writer: Writer) -> None:
+    """A connection that looks alive but brings nothing is found by the probe; what it lost is read."""
+    writer.open()
+    with (
+        proxy(redis_url) as relay,
+        running(relay.url, probe_seconds=0.3) as gateway,
+        watch(gateway) as viewer,
+    ):
+        viewer.until(lambda v: len(v.frames) == 1)
+        relay.silence()
+        writer.text("unheard")
+        writer.end()
+        viewer.to_end()
+        assert viewer.view.text == "unheard"
+        eventually(lambda: relay.links_made == 2)
+        eventually(lambda: gateway.hub.ready)
+
+
+def test_a_probe_lost_with_its_link_is_not_waited_for(redis_url: str, writer: Writer) -> None:
+    """When a link drops while a probe is on its way, the new link is audited at once, and kept."""
+    writer.open()
+    patient: dict[str, Any] = {"audit_seconds": 0.1, "probe_seconds": 0.1, "lease_seconds": 3000.0}
+    with proxy(redis_url) as relay, running(relay.url, **patient) as gateway, watch(gateway) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        audit = gateway.hub._audit
+        # Rounds stay frequent, but from now on a probe would be waited for practically for ever.
+        gateway.inside(lambda: setattr(audit, "_settings", audit._settings.with_(probe_seconds=1000.0)))
+        relay.silence()
+        eventually(lambda: not gateway.hub.ready)
+        writer.text("unheard")
+        relay.cut()
+        viewer.text_is("unheard")
+        eventually(lambda: gateway.hub.ready)
+        assert relay.links_made == 2
+
+
+def test_polls_read_the_log_while_memory_is_doubtful(redis_url: str, writer: Writer) -> None:
+    """A poll tells what was written while the link was silent, once the probe is overdue; it isn't ready."""
+    writer.open()
+    with proxy(redis_url) as relay, running(relay.url, probe_seconds=1000.0) as gateway:
+        assert gateway.get("/tasks/job-1/status").json()["text"] == ""
+        relay.silence()
+        eventually(lambda: gateway.get("/readyz").status_code == 503)
+        for number in range(1, 4):
+            writer.text("x")
+            assert gateway.get("/tasks/job-1/status").json()["text"] == "x" * number
+        relay.cut()
+
+
+def test_a_lost_worker_ends_its_task(redis_url: str) -> None:
+    """Who watches sees the end of a task whose worker gave no sign for its lease, with the text so far."""
+    with Writer(redis_url, lease_ms=200) as writer, running(redis_url, lease_seconds=0.5) as gateway:
+        writer.open()
+        writer.text("partial")
+        with watch(gateway) as viewer:
+            viewer.to_end()
+        assert viewer.view.state == "failed"
+        assert viewer.view.text == "partial"
+        assert viewer.view.error is not None
+        assert viewer.view.error["code"] == "worker_lost"
+        body = gateway.get("/tasks/job-1/status").json()
+        assert (body["state"], body["error"]["code"]) == ("failed", "worker_lost")
+
+
+def test_a_poll_finds_a_lost_worker_too(redis_url: str) -> None:
+    """Nobody needs to stream: any read of a task looks at its lease."""
+    with Writer(redis_url, lease_ms=1) as writer, running(redis_url, lease_seconds=0.5) as gateway:
+        writer.open()
+        eventually(lambda: gateway.get("/tasks/job-1/status").json()["state"] == "failed")
+
+
+def test_a_gateway_judges_only_after_a_whole_lease(redis_url: str, redis_client: redis.Redis) -> None:
+    """One whose connections were not yet well for so long leaves a lease that looks over alone."""
+    with Writer(redis_url, lease_ms=1) as writer:
+        writer.open()
+        with running(redis_url, lease_seconds=1000) as gateway, watch(gateway) as viewer:
+            viewer.until(lambda v: len(v.frames) == 1)
+            wait_for_rounds(redis_client, 5)
+            assert writer.text("alive").verdict == "applied"
+            viewer.text_is("alive")
+
+
+def test_a_task_without_a_lease_is_never_lost(redis_url: str, redis_client: redis.Redis) -> None:
+    """A lease of 0 means that nobody declares the worker lost."""
+    with Writer(redis_url, lease_ms=0) as writer, running(redis_url, lease_seconds=0.5) as gateway:
+        writer.open()
+        with watch(gateway) as viewer:
+            viewer.until(lambda v: len(v.frames) == 1)
+            eventually(lambda: gateway.hub._audit.judges)
+            wait_for_rounds(redis_client, 3)
+            assert writer.text("alive").verdict == "applied"
+
+
+def test_a_stopped_redis_loses_no_worker() -> None:
+    """After Redis stood still for longer than a lease, a worker that renews goes on, and nobody ended it."""
+    with RedisProcess() as server, Writer(server.url, lease_ms=1000) as writer:
+        writer.open()
+        with running(server.url, lease_seconds=1.0) as gateway, watch(gateway) as viewer:
+            viewer.until(lambda v: len(v.frames) == 1)
+            # It would judge, were a lease over; the worker renews meanwhile.
+            eventually(lambda: writer.renew().verdict == "applied" and gateway.hub._audit.judges)
+            server.pause()
+            since = monotonic()
+            eventually(lambda: monotonic() - since > 1.2)
+            server.resume()
+            assert writer.renew().verdict == "applied"
+            eventually(lambda: gateway.hub.ready)
+            writer.text("still here")
+            viewer.text_is("still here")
+            assert not any(isinstance(event, Reset) for event in viewer.events)
+            assert not viewer.view.ended
+
+
+def test_one_lease_that_can_not_be_ended_keeps_no_other_from_it(
+    redis_url: str, redis_client: redis.Redis, expected_errors: list[str]
+) -> None:
+    """A log that Redis refuses to extend is reported; the task after it in the same round still ends."""
+    expected_errors.append("can't be ended")
+    with Writer(redis_url, "a-bad", lease_ms=700) as bad, Writer(redis_url, "b-good", lease_ms=700) as good:
+        with running(redis_url, lease_seconds=0.5) as gateway:
+            bad.open()
+            good.open()
+            with watch(gateway, "a-bad") as one, watch(gateway, "b-good") as other:
+                one.until(lambda v: len(v.frames) == 1)
+                other.until(lambda v: len(v.frames) == 1)
+                # The log becomes a key of another type: XADD fails, what is in memory stays.
+                redis_client.delete(bad.keys.log("a-bad"))
+                redis_client.set(bad.keys.log("a-bad"), "no stream", ex=60)
+                other.to_end()
+            assert other.view.state == "failed"
+            bad.forget()
