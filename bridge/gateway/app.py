@@ -64,6 +64,7 @@ class Gateway(Starlette):
             self.hub = Hub(self.settings)
         async with asyncio.TaskGroup() as group:
             hub = group.create_task(self.hub.run(), name="bridge hub")
+            await asyncio.sleep(0)  # now it runs
             try:
                 yield
             finally:

@@ -30,7 +30,7 @@ from bridge.gateway.audit import Audit
 from bridge.gateway.channel import Channel, Follower
 from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
-from bridge.store.link import Link
+from bridge.store.link import Link, heed_cancel
 from bridge.store.log import Store, parse_message
 
 log = logging.getLogger("bridge.gateway")
@@ -66,7 +66,9 @@ class Hub:
         self._postponed: dict[Channel, StoreError] = {}
         """Channels whose last read failed, and why. They are read again when somebody needs them to be."""
         self._audit = Audit(settings, self.store, self._link)
+        self._open = 0
         self._quiet = asyncio.Event()
+        """Set when the last follower has left."""
         self._over_budget = False
         self.draining = False
         self.running = False
@@ -88,12 +90,15 @@ class Hub:
             self._by_name[self.store.keys.channel(task_id)] = channel
             channel.want_read()
         channel.followers.add(follower)
+        self._open += 1
+        self._quiet.clear()
         try:
             yield channel
         finally:
             channel.followers.discard(follower)
             channel.idle_since = monotonic()
-            if self.draining and not self._followers():
+            self._open -= 1
+            if not self._open:
                 self._quiet.set()
 
     async def fresh(self, channel: Channel, poll: Poll) -> None:
@@ -121,21 +126,20 @@ class Hub:
         or a little after that time.
         """
         self.draining = True
-        followers = self._followers()
+        followers = [follower for channel in self._channels.values() for follower in channel.followers]
         random.shuffle(followers)
         begun = monotonic()
         for number, follower in enumerate(followers):
-            late = begun + seconds * number / len(followers) - monotonic()
-            if late > 0:
-                await asyncio.sleep(late)
+            await self._all_gone(begun + seconds * number / len(followers) - monotonic())
             follower.drain()
-        if self._followers():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_GOODBYES_SECONDS):
-                    await self._quiet.wait()
+        await self._all_gone(_LAST_GOODBYES_SECONDS)
 
-    def _followers(self) -> list[Follower]:
-        return [follower for channel in self._channels.values() for follower in channel.followers]
+    async def _all_gone(self, seconds: float) -> None:
+        """Wait until no follower is left, but not longer than that."""
+        if self._open and seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._quiet.wait()
 
     # --- the link's listener --------------------------------------------------------------------------
 
@@ -186,6 +190,7 @@ class Hub:
     async def _reads(self) -> None:
         """A reader: takes channels that want to be read, one after the other, for ever."""
         while True:
+            heed_cancel()
             channel = await self._due.get()
             if channel.read_due and not channel.dropped:
                 await self._read(channel)

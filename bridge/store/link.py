@@ -30,6 +30,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from bridge.errors import LinkDown
+from bridge.store.connect import cancellable
 
 log = logging.getLogger("bridge.link")
 
@@ -109,6 +110,7 @@ class Link:
         connection = self._pool.make_connection()
         try:
             await connection.connect()
+            heed_cancel()
             self._orders.clear()
             self._connection = connection
             async with asyncio.TaskGroup() as group:
@@ -148,6 +150,7 @@ class Link:
                 if verb == "DROP":
                     raise LinkDown("the link was given up: nothing comes through")
                 await connection.send_command(verb, *channels)
+                heed_cancel()
 
     async def _read(self, connection: Any) -> None:
         while True:
@@ -174,6 +177,17 @@ class Link:
                     ack.set_exception(LinkDown("the link to Redis dropped"))
                     ack.exception()  # seen: perhaps nobody waits for it any more
         self._acks.clear()
+
+
+def heed_cancel() -> None:
+    """Raise CancelledError if this task was cancelled. For loops that send commands.
+
+    redis-py sends with `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation which comes in the
+    very moment that it is done: the loop would go on for ever, and whoever cancelled it would wait as long.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _grouped(orders: list[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:

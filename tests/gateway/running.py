@@ -60,6 +60,10 @@ class Running:
         return self.gateway.hub
 
     @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
     def address(self) -> tuple[str, int]:
         url = httpx.URL(self.url)
         assert url.port is not None

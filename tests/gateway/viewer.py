@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Protocol, Self
 
 from bridge import sse
 from bridge.events import Event, Position, decode
 from bridge.sse import Frame
 from bridge.view import View
-from tests.gateway.running import Running
 from tests.waiting import DEADLINE_SECONDS
 
 _RECEIVE = 65_536
+
+
+class Gateway(Protocol):
+    """Where a viewer connects to."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
 
 
 class Viewer:
@@ -23,7 +29,7 @@ class Viewer:
 
     def __init__(
         self,
-        gateway: Running,
+        gateway: Gateway,
         path: str,
         *,
         method: str = "GET",
@@ -149,7 +155,7 @@ class Viewer:
         self.frames += self._decoder.feed(body)
 
 
-def watch(gateway: Running, task_id: str = "job-1", after: str | None = None, **more: object) -> Viewer:
+def watch(gateway: Gateway, task_id: str = "job-1", after: str | None = None, **more: object) -> Viewer:
     """Open a stream."""
     headers = {"Accept": "text/event-stream"}
     if after is not None:

@@ -1,0 +1,148 @@
+"""The gateway inside somebody else's app, and below a path of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from bridge.gateway.app import Gateway, create_app
+from bridge.settings import Settings
+from tests.gateway.running import QUICK, running
+from tests.gateway.viewer import Viewer
+from tests.gateway.writer import Writer
+from tests.waiting import DEADLINE_SECONDS, eventually
+
+
+class Parent:
+    """An app with a page of its own that mounts a gateway below /bridge, under a plain uvicorn."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.gateway = create_app(Settings(redis_url=redis_url, **QUICK))
+
+        @asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            async with self.gateway.lifespan():
+                yield
+
+        async def page(_: object) -> PlainTextResponse:
+            return PlainTextResponse("the app's own page")
+
+        app = Starlette(routes=[Route("/", page), Mount("/bridge", self.gateway)], lifespan=lifespan)
+        self.server = uvicorn.Server(
+            uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1, lifespan="on")
+        )
+        self._thread = threading.Thread(target=self.server.run, daemon=True)
+        self._thread.start()
+        eventually(lambda: self.server.started)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.server.servers[0].sockets[0].getsockname()[:2]
+        return host, port
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
+        return f"http://{host}:{port}"
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self._thread.join(DEADLINE_SECONDS)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def parent(redis_url: str) -> Iterator[Parent]:
+    """A running app that mounts a gateway."""
+    one = Parent(redis_url)
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+def test_a_mounted_gateway_serves(redis_url: str, writer: Writer) -> None:
+    """Streams, polls and errors below the mount's path; the app's own pages beside it."""
+    writer.open()
+    with parent(redis_url) as app:
+        eventually(lambda: httpx.get(f"{app.url}/bridge/readyz").status_code == 200)
+        with Viewer(app, "/bridge/tasks/job-1/events") as viewer:
+            viewer.until(lambda v: len(v.frames) == 1)
+            writer.text("mounted")
+            viewer.text_is("mounted")
+            assert httpx.get(f"{app.url}/bridge/tasks/job-1/status").json()["text"] == "mounted"
+            assert httpx.get(f"{app.url}/").text == "the app's own page"
+            writer.end()
+            viewer.to_end()
+        missing = httpx.get(f"{app.url}/bridge/nothing")
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_a_client_that_takes_nothing_is_closed_under_any_server(
+    redis_url: str, writer: Writer, expected_errors: list[str]
+) -> None:
+    """Without our own server the connection can't be cut, but the stream ends and frees its follower."""
+    expected_errors.append("returned without completing response")
+    writer.open()
+    with parent(redis_url) as app:
+        app.gateway.hub.settings = app.gateway.settings.with_(stall_timeout_seconds=0.2)
+        with Viewer(app, "/bridge/tasks/job-1/events", receive_buffer=4096) as stuck:
+            stuck.until(lambda v: len(v.frames) == 1)
+            for _ in range(200):
+                writer.text("x" * 40_000)
+            channel = app.gateway.hub._channels["job-1"]
+            eventually(lambda: not channel.followers)
+
+
+@pytest.mark.parametrize(
+    "path", ["/bridge/tasks/job-1/events", "/bridge/tasks/job-1/status", "/bridge/healthz"]
+)
+async def test_a_gateway_whose_lifespan_is_not_entered_says_so(path: str) -> None:
+    """503 with what the app's author has to do, on every path, streams too."""
+    app = Starlette(routes=[Mount("/bridge", create_app(Settings()))])
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get(path)
+    assert answer.status_code == 503
+    assert "lifespan()" in answer.json()["error"]["message"]
+    assert "retry-after" in answer.headers
+
+
+def test_the_lifespan_can_be_entered_again_on_another_loop(redis_url: str, writer: Writer) -> None:
+    """As the tests of an app do, which start and stop it many times."""
+    writer.open()
+    gateway = Gateway(Settings(redis_url=redis_url, **QUICK))
+
+    async def once() -> int:
+        async with gateway.lifespan():
+            transport = httpx.ASGITransport(app=gateway)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return (await client.get("/tasks/job-1/status")).status_code
+
+    assert [asyncio.run(once()) for _ in range(3)] == [200, 200, 200]
+
+
+def test_base_path(redis_url: str, writer: Writer) -> None:
+    """All paths move below it; nothing is left at the root, and nothing is redirected."""
+    writer.open()
+    with running(redis_url, base_path="/live/") as gateway:
+        assert gateway.url.endswith("/live")
+        assert gateway.get("/tasks/job-1/status").status_code == 200
+        assert gateway.get("/readyz").status_code == 200
+        assert gateway.get("/openapi.json").json()["servers"] == [{"url": "/live"}]
+        with Viewer(gateway, "/live/tasks/job-1/events") as viewer:
+            viewer.until(lambda v: len(v.frames) == 1)
+        root = "http://{}:{}".format(*gateway.address)
+        for path in ("/tasks/job-1/status", "/healthz", "/", "/live", "/live/", "/live/healthz/", "/livez"):
+            answer = httpx.get(root + path)
+            assert (path, answer.status_code) == (path, 404)
+            assert answer.json()["error"]["code"] == "not_found"
