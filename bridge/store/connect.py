@@ -5,7 +5,9 @@ redis-py's own retries are off: the worker's pump and the gateway know better wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import redis
@@ -44,6 +46,23 @@ def async_client(settings: Settings) -> redis.asyncio.Redis:
     """A client for the gateway; connects when first used."""
     client: redis.asyncio.Redis = _from_url(redis.asyncio.Redis, settings, retry=AsyncRetry(NoBackoff(), 0))
     return client
+
+
+@contextmanager
+def cancellable() -> Iterator[None]:
+    """Around an `await` of redis-py: a cancellation that comes meanwhile is raised at the end if not before.
+
+    redis-py sends with `asyncio.wait_for`, and in Python 3.11 that forgets a cancellation which comes while
+    the last bytes are on their way. A loop that was cancelled would then go on for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def keys_for(settings: Settings, client: redis.Redis | redis.asyncio.Redis) -> Keys:

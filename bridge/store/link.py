@@ -109,8 +109,8 @@ class Link:
         """One connection from its beginning to its end."""
         connection = self._pool.make_connection()
         try:
-            await connection.connect()
-            heed_cancel()
+            with cancellable():
+                await connection.connect()
             self._orders.clear()
             self._connection = connection
             async with asyncio.TaskGroup() as group:
@@ -149,8 +149,8 @@ class Link:
             for verb, channels in _grouped(orders):
                 if verb == "DROP":
                     raise LinkDown("the link was given up: nothing comes through")
-                await connection.send_command(verb, *channels)
-                heed_cancel()
+                with cancellable():
+                    await connection.send_command(verb, *channels)
 
     async def _read(self, connection: Any) -> None:
         while True:
@@ -177,17 +177,6 @@ class Link:
                     ack.set_exception(LinkDown("the link to Redis dropped"))
                     ack.exception()  # seen: perhaps nobody waits for it any more
         self._acks.clear()
-
-
-def heed_cancel() -> None:
-    """Raise CancelledError if this task was cancelled. For loops that send commands.
-
-    redis-py sends with `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation which comes in the
-    very moment that it is done: the loop would go on for ever, and whoever cancelled it would wait as long.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _grouped(orders: list[tuple[str, str]]) -> Iterable[tuple[str, list[str]]]:

@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition
 from bridge.events import START, Entry, Position, decode
+from bridge.store.connect import cancellable
 from bridge.store.keys import Keys
 from bridge.store.scripts import Answer, Call, Calls, as_store_error
 
@@ -63,10 +64,11 @@ class Store:
     async def run(self, call: Call) -> Answer:
         """Run one script. Raises `StoreUnavailable` when Redis is away, `StoreError` when it refuses."""
         try:
-            try:
-                raw = await self._client.execute_command(*call.by_sha())
-            except NoScriptError:
-                raw = await self._client.execute_command(*call.by_source())
+            with cancellable():
+                try:
+                    raw = await self._client.execute_command(*call.by_sha())
+                except NoScriptError:
+                    raw = await self._client.execute_command(*call.by_source())
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
         return Answer.parse(raw)
@@ -74,7 +76,8 @@ class Store:
     async def publish(self, channel: str, data: bytes) -> None:
         """Publish on a channel that is not a task's: the gateway's own probe."""
         try:
-            await self._client.publish(channel, data)
+            with cancellable():
+                await self._client.publish(channel, data)
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
 
@@ -122,7 +125,8 @@ class Store:
 
     async def _execute(self, pipeline: Any) -> list[Any]:
         try:
-            result: list[Any] = await pipeline.execute()
+            with cancellable():
+                result: list[Any] = await pipeline.execute()
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
         return result
