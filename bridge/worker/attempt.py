@@ -30,27 +30,18 @@ from bridge.errors import StoreError, StoreUnavailable
 from bridge.events import Chunk, End, dumps, encode
 from bridge.settings import Settings
 from bridge.store.scripts import Answer, Call, Calls
+from bridge.worker.batch import Batch, take_batch
 from bridge.worker.buffer import Buffer
-from bridge.worker.fold import Fold, Piece, encoded
+from bridge.worker.fold import Fold, Piece
 from bridge.worker.latch import Latch
 from bridge.worker.outcome import Ending
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES: Final = 1_000_000
-"""A batch is no larger, except for a single event that is. So it can always be published."""
-BATCH_EVENTS: Final = 1000
 LOG_FACTOR: Final = 4
 """The log of an epoch may hold several attempts and much progress: so many times `max_task_bytes`."""
 REPAIR_PAUSE_SECONDS: Final = 1.0
 """Between two repairs of one attempt: a Redis that evicts at once what is written must not be flooded."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    number: int
-    call: Call
-    pieces: Sequence[Piece]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +68,7 @@ class Attempt:
         self._pieces: deque[Piece] = deque()
         self._fold = Fold()
         self._acknowledged = 0
-        self._in_flight: _Batch | None = None
+        self._in_flight: Batch | None = None
         self._repair: _Repair | None = None
         self._repaired_at = -math.inf
         self._ending: Ending | None = None
@@ -175,7 +166,7 @@ class Attempt:
 
     # What to send.
 
-    def _next_batch(self, calls: Calls, now: float) -> _Batch | None:
+    def _next_batch(self, calls: Calls, now: float) -> Batch | None:
         ending = self._ending  # set by another thread, after it closed the buffer
         if not self._pieces and (ending or now >= self._buffer.due(self._flushed_at, self._flush)):
             self._pieces.extend(self._buffer.take())
@@ -187,7 +178,7 @@ class Attempt:
             self._pieces.clear()
         if not self._pieces and not ending:
             return None
-        pieces, events = self._take_pieces()
+        pieces, events = take_batch(self._pieces)
         number = self._acknowledged + 1
         lengths = self._fold.lengths(pieces)
         common: dict[str, Any] = {
@@ -198,27 +189,12 @@ class Attempt:
             "events": events,
         }
         if ending is None or self._pieces:
-            return _Batch(number, calls.append(self.task_id, **common), pieces)
+            return Batch(number, calls.append(self.task_id, **common), pieces)
         truncated = ending.truncated or self._buffer.truncated
         end = End(ending.state, ending.error, ending.result, ending.usage, lengths, truncated)
         code = ending.error["code"] if ending.error else ""
         call = calls.close(self.task_id, state=ending.state, code=code, end=encode(end), **common)
-        return _Batch(number, call, pieces)
-
-    def _take_pieces(self) -> tuple[list[Piece], list[bytes | str]]:
-        """As many of the waiting pieces as one batch may hold, and the same on the wire."""
-        pieces: list[Piece] = []
-        events: list[bytes | str] = []
-        size = 0
-        while self._pieces and len(pieces) < BATCH_EVENTS:
-            data = encoded(self._pieces[0])
-            size += len(data)
-            if pieces and size > BATCH_BYTES:
-                break
-            piece = self._pieces.popleft()
-            pieces.append(piece)
-            events += (piece.kind, data)
-        return pieces, events
+        return Batch(number, call, pieces)
 
     def _restore(self, calls: Calls, repair: _Repair) -> Call:
         return calls.restore(

@@ -6,9 +6,9 @@ What it promises:
 - Nothing that goes wrong in it reaches the work. An error of its own is logged, and it goes on.
 - While Redis is away it retries with growing, jittered pauses; what was without an answer is sent again.
 - After a finished task it waits briefly for a replica, before it forgets what the task wrote.
-- It is bounded. Tasks that still run hold what `max_task_bytes` allows. Of those that have ended while Redis
-  is away it holds `MAX_LEAVING` and `MAX_LEAVING_BYTES`; beyond, the oldest are given up, with a line in the
-  log. Of announcements it holds `MAX_CREATIONS`; a further one is refused, with a line in the log.
+- It is bounded. Tasks that still run hold what `max_task_bytes` allows. Of those that have ended and that
+  Redis doesn't take it holds `MAX_LEAVING` and `MAX_LEAVING_BYTES`; beyond, the oldest are given up. Of
+  announcements it holds `MAX_CREATIONS`; a further one is refused. Both is said in the log.
 
 The inbox is a SimpleQueue because its `put` may be interrupted by a signal handler that puts, too.
 """
@@ -24,13 +24,14 @@ import time
 from collections.abc import Sequence
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Final, Protocol
+from typing import Final
 
 from bridge.errors import StoreError, StoreUnavailable
 from bridge.settings import Settings
 from bridge.store.connect import shown
-from bridge.store.scripts import Answer, Call, Calls
+from bridge.store.scripts import Answer, Call
 from bridge.store.writer import Writer
+from bridge.worker.job import Job
 from bridge.worker.latch import Latch
 
 log = logging.getLogger(__name__)
@@ -41,40 +42,6 @@ MAX_LEAVING_BYTES: Final = 256 * 1024 * 1024
 MAX_CREATIONS: Final = 1000
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 3.0
-
-
-class Job(Protocol):
-    """Something that the pump sends until it is over: an attempt, or an announcement."""
-
-    task_id: str
-    over: bool
-    wake_at: float
-    done: Latch
-
-    @property
-    def ending(self) -> bool:
-        """Whether only the end is missing."""
-
-    def due(self, now: float) -> float:
-        """When it wants to send."""
-
-    def next_calls(self, calls: Calls, generation: int, now: float) -> list[Call]:
-        """What it wants to send."""
-
-    def answered(self, calls: Sequence[Call], replies: Sequence[Answer | StoreError], now: float) -> None:
-        """What became of that."""
-
-    def give_up(self, why: str) -> None:
-        """It won't be sent."""
-
-    def hurry(self) -> None:
-        """Don't wait to merge."""
-
-    def quiet(self) -> bool:
-        """Whether all is said."""
-
-    def size(self) -> int:
-        """Bytes that it holds."""
 
 
 class _Flush:
@@ -252,9 +219,12 @@ class Pump:
         finally:
             for job, _ in work:
                 self._schedule(job)
-        for reply in replies:
-            if isinstance(reply, StoreUnavailable):
-                raise reply
+        refusals = [reply for reply in replies if isinstance(reply, StoreError)]
+        for refusal in refusals:
+            if isinstance(refusal, StoreUnavailable):
+                raise refusal
+        if refusals:
+            self._shed()
         self._recovered()
 
     def _collect(self, now: float) -> list[tuple[Job, list[Call]]]:
@@ -333,7 +303,7 @@ class Pump:
             if len(leaving) - position <= MAX_LEAVING and size <= MAX_LEAVING_BYTES:
                 break
             size -= job.size()
-            job.give_up("too many tasks have ended while Redis was away")
+            job.give_up("too many tasks have ended that Redis doesn't take")
             self._schedule(job)
 
 

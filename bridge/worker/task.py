@@ -45,16 +45,26 @@ class Task:
     """One run of a task. Its methods may be called from any thread of the process that began it."""
 
     def __init__(self, task_id: str, settings: Settings | None = None) -> None:
-        """Does nothing yet. Raises `InvalidTaskId` and `SettingsError`."""
+        """Does nothing yet. Raises `InvalidTaskId`."""
         self.id = check_task_id(task_id)
-        self._settings = settings or process.current_settings()
-        self.buffer = Buffer(self._settings.max_task_bytes, self._settings.flush_bytes)
+        self._given = settings
         self._attempt: Attempt | None = None
         self._started = False
         self._said: Ending | None = None
         self._binding: Token[Task | None] | None = None
         self._finished = False
         self.stale = False
+
+    # Made when first needed: a decorator stands in a module that is imported before `configure` runs.
+
+    @functools.cached_property
+    def _settings(self) -> Settings:
+        return self._given or process.current_settings()
+
+    @functools.cached_property
+    def buffer(self) -> Buffer:
+        """What it has reported and the pump hasn't fetched, and whether to go on."""
+        return Buffer(self._settings.max_task_bytes, self._settings.flush_bytes)
 
     @overload
     def report_progress(self, value: str | None, *, field: str = ...) -> bool: ...
@@ -196,7 +206,7 @@ class Task:
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Make each call of a function a run of the task with this id."""
-        return TaskDecorator(lambda *_args, **_kwargs: self.id, self._settings)(function)
+        return TaskDecorator(lambda *_args, **_kwargs: self.id, self._given)(function)
 
 
 class TaskDecorator:

@@ -14,6 +14,7 @@ from bridge.store.keys import Keys
 from bridge.store.scripts import Answer, Call, Calls
 from bridge.worker import attempt as module
 from bridge.worker.attempt import Attempt
+from bridge.worker.batch import BATCH_BYTES
 from bridge.worker.buffer import Buffer
 from bridge.worker.outcome import Ending
 
@@ -291,7 +292,7 @@ def test_a_batch_is_bounded() -> None:
         text += sum(len(json.loads(each).get("text", "")) for each in data)
         bench.answer(reply("applied", batch=bench.arguments()[1]))
     assert text == 2_500_000
-    assert max(sizes[:-1]) <= module.BATCH_BYTES
+    assert max(sizes[:-1]) <= BATCH_BYTES
     assert 1_500_000 < sizes[-1] < 1_600_000  # a single event may be larger
     assert script == "close"
 

@@ -80,7 +80,7 @@ def test_a_wrong_setting_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     """A bad environment variable is an error of the first task, by its name."""
     monkeypatch.setenv("BRIDGE_LEASE_SECONDS", "soon")
     with pytest.raises(SettingsError, match="BRIDGE_LEASE_SECONDS"):
-        bridge.task("t")
+        bridge.task("t").start()
 
 
 # Fork.

@@ -525,21 +525,30 @@ def test_too_many_announcements_are_refused(
         process.reset()
 
 
+@pytest.mark.parametrize("trouble", ["away", "refusing"])
 def test_too_many_ended_tasks_are_given_up(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, server: RedisProcess, trouble: str
 ) -> None:
-    """While Redis is away the newest ended tasks are kept, the oldest logged and dropped."""
+    """While Redis takes nothing the newest ended tasks are kept, the oldest logged and dropped."""
     monkeypatch.setattr(module, "MAX_LEAVING", 2)
-    server = RedisProcess()
     bridge.configure(brisk(server.url).with_(close_timeout_seconds=0))
+    if trouble == "away":
+        server.stop()
+    else:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", "-evalsha")
     for number in range(4):
         with bridge.task(f"t{number}"):
             report_progress("x")
     eventually(lambda: caplog.text.count("too many tasks have ended") == 2)
-    with server, server.client() as client:
+    if trouble == "away":
+        server.start()
+    else:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", "+evalsha")
+    with server.client() as client:
         eventually(lambda: [end_of(client, "t2"), end_of(client, "t3")])
         assert not client.exists("bridge:{t0}:log", "bridge:{t1}:log")
-        process.reset()
 
 
 def test_an_error_of_its_own_stays_inside(

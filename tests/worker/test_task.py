@@ -179,6 +179,21 @@ def test_a_decorated_function_is_a_run_per_call(settings: Settings, redis_client
     assert read_view(redis_client, "by-x-3").text == "xxx"
 
 
+def test_a_decorator_reads_the_settings_when_it_is_called(
+    redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules are imported, and their functions decorated, before the app configures anything."""
+    monkeypatch.setenv("BRIDGE_REDIS_URL", "nonsense")
+
+    @bridge.task("t")
+    def work() -> None:
+        report_progress("x")
+
+    bridge.configure(Settings(redis_url=redis_url))
+    work()
+    assert read_view(redis_client, "t").text == "x"
+
+
 async def test_a_decorated_coroutine_function_is_one_still(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
