@@ -66,6 +66,10 @@ format: $(STAMP) ## let ruff repair what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: $(STAMP) ## renew the pages that are made from the code
+	@$(BIN)/python -c 'from bridge.settings import as_markdown; print(as_markdown(), end="")' > docs/settings.md
+
 # Neither the index nor its host is written into the lock: it holds for every mirror, and hashes do the trusting.
 .PHONY: lock
 lock: ## renew requirements.lock with the newest versions

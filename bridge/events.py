@@ -39,6 +39,8 @@ MAIN_FIELD: Final = "text"
 
 TERMINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
 STATES: Final = frozenset({"queued", "running"}) | TERMINAL_STATES
+RESERVED_CODES: Final = frozenset({"worker_lost", "unknown_task"})
+"""Error codes of ends that no worker writes."""
 RESET_REASONS: Final = frozenset({"retry", "log_lost", "worker_returned", "other_log"})
 
 _LARGEST_COUNT: Final = 2**53 - 1

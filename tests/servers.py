@@ -14,6 +14,7 @@ import redis
 from fakeredis import TcpFakeServer
 
 from bridge.store.embedded import HOST, EmbeddedServer, free_port
+from bridge.store.scripts import SCRIPTS
 from tests.waiting import eventually
 
 __all__ = ["RedisProcess", "fake_redis", "free_port", "keys_without_ttl"]
@@ -99,8 +100,13 @@ def fake_redis() -> Iterator[str]:
     server = TcpFakeServer((HOST, free_port()), server_type="redis")
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
+    url = f"redis://{HOST}:{server.server_address[1]}/0"
+    # It closes the connection after an error reply, and so after NOSCRIPT; a real server doesn't.
+    with redis.Redis.from_url(url) as client:
+        for script in SCRIPTS.values():
+            client.script_load(script.source)
     try:
-        yield f"redis://{HOST}:{server.server_address[1]}/0"
+        yield url
     finally:
         server.shutdown()
         server.server_close()

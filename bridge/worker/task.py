@@ -17,7 +17,8 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
-from bridge.events import check_task_id
+from bridge.errors import InvalidEvent
+from bridge.events import RESERVED_CODES, check_task_id
 from bridge.settings import Settings
 from bridge.worker import process
 from bridge.worker.buffer import Buffer
@@ -110,8 +111,13 @@ class Task:
         self._said = Ending("succeeded", None, result, kept, truncated)
 
     def fail(self, code: str, message: str) -> None:
-        """Say that the task will end as failed. `code` is for programs, `message` for people."""
+        """Say that the task will end as failed. `code` is for programs, `message` for people.
+
+        `worker_lost` and `unknown_task` are codes of the bridge's own; they raise `InvalidEvent`.
+        """
         check_name(code, "code")
+        if code in RESERVED_CODES:
+            raise InvalidEvent(f"code={code!r} is the bridge's own; choose another")
         self._said = Ending("failed", failure(code, str(message)))
 
     # Without a block.

@@ -370,3 +370,10 @@ def test_fast_loops_are_merged(settings: Settings, redis_client: redis.Redis) ->
     said = [event for event in events(redis_client, "t") if isinstance(event, Progress)]
     assert said[-1].progress == 0.9999
     assert len(said) < 1000
+
+
+@pytest.mark.parametrize("code", ["worker_lost", "unknown_task"])
+def test_the_bridges_own_error_codes_are_refused(code: str) -> None:
+    """A worker can't end a task with a code that only the bridge itself gives."""
+    with pytest.raises(InvalidEvent, match="the bridge's own"):
+        bridge.task("job-1").fail(code, "no")
