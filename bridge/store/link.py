@@ -9,9 +9,11 @@ What it promises
   between is gone: the listener reads the logs.
 - Messages are handed over in the order in which Redis sent them, one at a time, by plain calls that must
   not block. An error in one is logged and disturbs no other.
+- A server that takes the connection but doesn't acknowledge is given up after the time that any answer may
+  take, as long as the link isn't up.
 
-What it does not promise: that a connection that looks alive is alive. Bytes can vanish without a close.
-That is what the hub's probe is for, which calls `drop` when its message doesn't come back.
+What it does not promise: that a link that looks up is alive. Bytes can vanish without a close. That is what
+the hub's probe is for, which calls `drop` when its message doesn't come back.
 
 redis-py's own PubSub object is not used, because it reconnects silently; the raw connection says so.
 """
@@ -23,7 +25,7 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import redis.asyncio
@@ -40,7 +42,7 @@ _CHANNELS_PER_COMMAND: Final = 500
 
 
 class Listener(Protocol):
-    """Who is told what happens on the link. None of these may block or raise."""
+    """Who is told what happens on the link. None of these may block; what they raise is only logged."""
 
     def up(self) -> None:
         """Connected, and everything wanted is acknowledged."""
@@ -59,6 +61,7 @@ class Link:
         self._pool: Any = client.connection_pool  # redis-py leaves make_connection untyped
         self._listener = listener
         self._wanted: set[str] = set()
+        self._subscribed: set[str] = set()
         self._acks: dict[str, deque[asyncio.Future[None]]] = {}
         self._orders: list[tuple[str, str]] = []
         self._ordered = asyncio.Event()
@@ -72,7 +75,9 @@ class Link:
             try:
                 await self._live()
             except* (RedisError, OSError, LinkDown) as errors:
-                log.warning("the link to Redis is down: %s", errors.exceptions[0])
+                # An outage is one warning, however long it lasts.
+                level = logging.WARNING if self.is_up or backoff == FIRST_BACKOFF_SECONDS else logging.DEBUG
+                log.log(level, "the link to Redis is down: %s", errors.exceptions[0])
             except* Exception:
                 log.exception("the link to Redis broke in a way that it should not")
             finally:
@@ -80,7 +85,7 @@ class Link:
                 self._fail_acks()
             if was_up:
                 backoff = FIRST_BACKOFF_SECONDS
-                self._listener.down()
+                self._tell(self._listener.down)
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
 
@@ -97,6 +102,7 @@ class Link:
     def unsubscribe(self, channel: str) -> None:
         """Messages on this channel are not wanted any more."""
         self._wanted.discard(channel)
+        self._subscribed.discard(channel)
         if self._connection is not None:
             self._order("UNSUBSCRIBE", channel)
 
@@ -112,6 +118,7 @@ class Link:
             with cancellable():
                 await connection.connect()
             self._orders.clear()
+            self._subscribed.clear()
             self._connection = connection
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write(connection))
@@ -123,17 +130,21 @@ class Link:
 
     async def _come_up(self) -> None:
         """Subscribe to all that is wanted, also to what is wished for meanwhile; then the link is up."""
-        acknowledged: set[str] = set()
-        while missing := self._wanted - acknowledged:
-            await asyncio.gather(*[self._order_subscribe(channel) for channel in sorted(missing)])
-            acknowledged |= missing
+        seconds = self._pool.connection_kwargs.get("socket_timeout")
+        try:
+            async with asyncio.timeout(seconds):
+                while missing := self._wanted - self._subscribed:
+                    await asyncio.gather(*[self._order_subscribe(channel) for channel in sorted(missing)])
+        except TimeoutError:
+            raise LinkDown(f"Redis acknowledged no subscription within {seconds:g} s") from None
         self.is_up = True
-        self._listener.up()
+        self._tell(self._listener.up)
 
     def _order_subscribe(self, channel: str) -> asyncio.Future[None]:
         """Redis acknowledges in order, so the n-th acknowledgement of a channel answers its n-th order."""
         ack: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._acks.setdefault(channel, deque()).append(ack)
+        self._subscribed.add(channel)
         self._order("SUBSCRIBE", channel)
         return ack
 
@@ -156,9 +167,15 @@ class Link:
         while True:
             kind, channel, data = await connection.read_response(disable_decoding=True, timeout=math.inf)
             if kind == b"message":
-                self._listener.message(channel.decode(), data)
+                self._tell(self._listener.message, channel.decode(), data)
             elif kind == b"subscribe":
                 self._acknowledge(channel.decode())
+
+    def _tell(self, what: Callable[..., None], *args: Any) -> None:
+        try:
+            what(*args)
+        except Exception:
+            log.exception("a listener of the link broke in a way that it should not")
 
     def _acknowledge(self, channel: str) -> None:
         pending = self._acks.get(channel)
