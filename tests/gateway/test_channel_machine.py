@@ -40,7 +40,6 @@ changes: st.SearchStrategy[Event] = st.one_of(
     st.builds(State, st.just("running"), st.integers(1, 3), st.booleans(), times, times, times),
     st.builds(Reset, st.just("retry"), st.integers(1, 3), times),
 )
-ends = st.builds(End, st.sampled_from(["succeeded", "failed", "cancelled"]), at=times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,8 @@ class Redis:
 class ChannelMachine(RuleBasedStateMachine):
     """What happens to one channel."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(known=st.sampled_from([True, True, False]))
+    def begin(self, known: bool) -> None:
         self.redis = Redis()
         self.next_epoch = 1000
         self.link: deque[tuple[int, Message]] = deque()
@@ -107,6 +106,11 @@ class ChannelMachine(RuleBasedStateMachine):
         self.dialects = (Wire(), Wire())
         self.channel = Channel(TASK, self._want_read)
         self.channel.want_read()
+        if known:
+            self._new_epoch([State("running", 1, at=1)])
+            self.begin_read(at_once=True)
+            self._join(START)
+            self.readers[0].catch_up(self.channel)
 
     def _want_read(self, channel: Channel) -> None:
         assert not self.read_asked, "asked twice for one read"
@@ -119,14 +123,15 @@ class ChannelMachine(RuleBasedStateMachine):
         self.published += 1
         self.link.append((self.published, message))
 
-    @rule(attempt=st.integers(1, 3), with_reset=st.booleans(), announced=st.booleans())
-    def new_epoch(self, attempt: int, with_reset: bool, announced: bool) -> None:
-        events: list[Event] = [State("running", attempt, at=1)]
-        if with_reset:
-            events.insert(0, Reset("log_lost", attempt, at=1))
-        message = self.redis.write(self.next_epoch, events)
+    def _new_epoch(self, events: list[Event]) -> Message:
         self.next_epoch += 10
-        if announced:
+        return self.redis.write(self.next_epoch, events)
+
+    @precondition(lambda self: self.redis.log is None)
+    @rule(heard=st.booleans())
+    def create(self, heard: bool) -> None:
+        message = self._new_epoch([State("queued", at=1)])
+        if heard:
             self._publish(message)
 
     @property
@@ -135,25 +140,37 @@ class ChannelMachine(RuleBasedStateMachine):
         return bool(self.redis.log) and not isinstance(self.redis.log[-1].event, End)  # type: ignore[index]
 
     @precondition(lambda self: self.running)
-    @rule(events=st.lists(changes, min_size=1, max_size=3), too_large=st.booleans())
-    def append(self, events: list[Event], too_large: bool) -> None:
-        message = self.redis.write(self.redis.log[-1].position.epoch, events)  # type: ignore[index]
-        self._publish(Message(message.last, []) if too_large else message)
+    @rule(
+        events=st.lists(changes, min_size=1, max_size=3),
+        how=st.sampled_from(["heard at once", "heard later", "too large to publish"]),
+    )
+    def append(self, events: list[Event], how: str) -> None:
+        message = self.redis.write(self._epoch, events)
+        self._publish(Message(message.last, []) if how == "too large to publish" else message)
+        if how == "heard at once":
+            self.deliver_all()
 
-    @precondition(lambda self: self.running)
-    @rule(end=ends)
-    def end(self, end: End) -> None:
-        self._publish(self.redis.write(self.redis.log[-1].position.epoch, [end]))  # type: ignore[index]
+    @precondition(lambda self: self.redis.log)
+    @rule(what=st.sampled_from(["end", "end", "retry", "restore", "vanished"]))
+    def break_off(self, what: str) -> None:
+        """The log doesn't go on as it was."""
+        match what:
+            case "end" if self.running:
+                self._publish(self.redis.write(self._epoch, [End("succeeded", at=9)]))
+            case "retry":
+                self._publish(self._new_epoch([Reset("retry", 2, at=2), State("running", 2, at=2)]))
+            case "restore":
+                self._publish(self._new_epoch([State("running", 1, at=2), Chunk("restored")]))
+            case "vanished":
+                self.redis.become(None)
 
-    @rule()
-    def vanish(self) -> None:
-        self.redis.become(None)
-
-    @precondition(lambda self: self.redis.lives)
-    @rule(data=st.data())
-    def lose_writes(self, data: st.DataObject) -> None:
-        """A failover, or a restart with old data: the log is one that it was before."""
+    @precondition(lambda self: self.redis.log)
+    @rule(data=st.data(), unheard=st.lists(changes, max_size=3))
+    def lose_writes(self, data: st.DataObject, unheard: list[Event]) -> None:
+        """A failover, or a restart with old data: the log is an earlier one, and goes on from there."""
         self.redis.become(data.draw(st.sampled_from(self.redis.lives)))
+        if self.running and unheard:
+            self.redis.write(self._epoch, unheard)
         self.lost_writes = True
         # Who comes with a position of the lost text can't be told from who has the new one, until the
         # repair gives the log another epoch.
@@ -201,17 +218,19 @@ class ChannelMachine(RuleBasedStateMachine):
     def flood(self) -> None:
         """More messages come during a read than can wait."""
         for _ in range(MOST_WAITING + 2):
-            self.append([Chunk("z")], too_large=False)
-        self.deliver_all()
+            self.append([Chunk("z")], how="heard at once")
 
     # --- the hub --------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.read_asked)
-    @rule()
-    def begin_read(self) -> None:
+    @rule(at_once=st.sampled_from([False, False, True]))
+    def begin_read(self, at_once: bool) -> None:
         self.read_asked = False
         self.held = self.channel.position
         self.read_after = self.channel.begin_read()
+        if at_once:
+            self.answer_read()
+            self.load()
 
     @precondition(lambda self: self.read_after is not None and self.read_answer is None)
     @rule()
@@ -266,35 +285,30 @@ class ChannelMachine(RuleBasedStateMachine):
             self.readers.remove(reader)
             self.channel.followers.discard(reader)
 
-    @rule(busy=st.booleans())
-    def join_at_the_start(self, busy: bool) -> None:
-        self._join(START, busy=busy)
-
-    @precondition(lambda self: self.redis.log)
-    @rule(data=st.data(), busy=st.booleans())
-    def join_with_a_true_position(self, data: st.DataObject, busy: bool) -> None:
-        """Also one that the channel doesn't know yet."""
-        log = self.redis.log
-        assert log is not None
-        count = data.draw(st.integers(0, len(log)))
-        had = log[:count] or [Entry(Position(log[0].position.epoch, 0), Reset("other_log", 1), b"")]
-        self._join(had[-1].position, had, busy)
-
-    @precondition(lambda self: any(life[-1].position.epoch != self._epoch for life in self.redis.lives))
-    @rule(data=st.data())
-    def join_from_another_epoch(self, data: st.DataObject) -> None:
+    @rule(
+        data=st.data(),
+        whence=st.sampled_from(["the start", "this log", "this log", "another epoch", "ahead"]),
+        busy=st.booleans(),
+    )
+    def join(self, data: st.DataObject, whence: str, busy: bool) -> None:
+        """With nothing, or with a position; one of this log may be one that the channel doesn't know yet."""
+        log = self.redis.log or ()
         others = [life for life in self.redis.lives if life[-1].position.epoch != self._epoch]
-        had = data.draw(st.sampled_from(others))
-        self._join(had[-1].position, had)
+        had: Log = ()
+        match whence:
+            case "this log" if log:
+                void = Entry(Position(self._epoch, 0), Reset("other_log", 1), b"")
+                had = data.draw(st.sampled_from([log[:count] or (void,) for count in range(len(log) + 1)]))
+            case "another epoch" if others:
+                had = data.draw(st.sampled_from(others))
+            case "ahead":
+                epoch = data.draw(st.sampled_from([self._epoch, 10**9]))
+                had = (Entry(Position(epoch, 10**6), Chunk("never written"), b""),)
+        self._join(had[-1].position if had else START, had, busy)
 
     @property
     def _epoch(self) -> int:
         return self.redis.log[-1].position.epoch if self.redis.log else 0
-
-    @rule(another_epoch=st.booleans())
-    def join_ahead_of_everything(self, another_epoch: bool) -> None:
-        position = Position(10**9 if another_epoch else self._epoch, 10**6)
-        self._join(position, [Entry(position, Chunk("never written"), b"")])
 
     @precondition(lambda self: self.readers)
     @rule(data=st.data(), act=st.sampled_from(["take", "catch_up", "poll", "busy", "leave"]))
@@ -349,7 +363,7 @@ class ChannelMachine(RuleBasedStateMachine):
             for reader in self.readers:
                 reader.catch_up(self.channel)
             if self.read_asked:
-                self.begin_read()
+                self.begin_read(at_once=True)
                 continue
             self.begin_audit()
             self.judge_audit()
@@ -375,4 +389,4 @@ class ChannelMachine(RuleBasedStateMachine):
 
 
 TestChannelMachine = ChannelMachine.TestCase
-TestChannelMachine.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestChannelMachine.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
