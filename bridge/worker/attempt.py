@@ -78,6 +78,8 @@ class Attempt:
         self._opened = False
         self._number = 0
         self._started = 0
+        self._created = 0
+        self._owner = ""
         self._epoch = 0
         self._generation = 0
         # Times of the monotonic clock.
@@ -208,8 +210,9 @@ class Attempt:
             lease_ms=int(self._lease * 1000),
             length=self._fold.length_json(),
             cancel_requested=self._buffer.cancel_requested,
-            created_at=self._started,
+            created_at=self._created,
             started_at=self._started,
+            owner=self._owner,
             events=self._fold.wire(),
         )
 
@@ -220,6 +223,9 @@ class Attempt:
         if reply.cancel_requested or reply.state == "cancelled":
             self._buffer.request_cancel()
         self._epoch = max(self._epoch, reply.position.epoch)
+        # After a loss Redis may not know these any more.
+        self._owner = reply.owner or self._owner
+        self._created = self._created or reply.created_at
         match reply.verdict:
             case "applied" | "seen":
                 return self._accepted(script, reply, now)

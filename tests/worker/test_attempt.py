@@ -117,7 +117,7 @@ def test_a_loss_is_repaired_first(loss: Answer) -> None:
     (second,) = bench.calls
     bench.answer(loss)
     assert bench.next() == ["restore"]
-    token, number, name, reason, batch, *_, events = (*bench.arguments()[:5], bench.arguments()[11:])
+    token, number, name, reason, batch, *_, events = (*bench.arguments()[:5], bench.arguments()[12:])
     assert (number, reason, batch) == (1, "log_lost", 1)
     assert events == ("chunk", b'{"text":"one"}')
     bench.answer(StoreUnavailable("away"))

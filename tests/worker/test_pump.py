@@ -363,6 +363,20 @@ def test_flushall_is_repaired(settings: Settings, redis_client: redis.Redis) -> 
     assert resets(redis_client, "t") == ["log_lost"]
 
 
+def test_a_repaired_task_keeps_its_owner_and_its_beginning(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """What Redis told the worker of the task comes back with it: whose it is, and since when."""
+    bridge.create_task("t", owner="ann")
+    created = fields(redis_client, "t")["created"]
+    with bridge.task("t"):
+        report_progress("a")
+        acknowledged(redis_client, "t", "a")
+        redis_client.flushall()
+        acknowledged(redis_client, "t", "a")
+        assert (fields(redis_client, "t")["owner"], fields(redis_client, "t")["created"]) == ("ann", created)
+
+
 @pytest.mark.parametrize("key", ["bridge:{t}:log", "bridge:{t}:task"])
 def test_one_lost_key_is_repaired(settings: Settings, redis_client: redis.Redis, key: str) -> None:
     """Half a task counts as none, and is written anew in a later epoch."""

@@ -73,6 +73,8 @@ class Answer:
         The error code of an end that was not the worker's own, else "".
     now
         Redis time, ms since 1970.
+    owner, created_at
+        Of the task: whose it is ("" for nobody's), and when it was first heard of (ms since 1970).
     """
 
     verdict: str
@@ -83,11 +85,13 @@ class Answer:
     state: str
     code: str
     now: int
+    owner: str = ""
+    created_at: int = 0
 
     @classmethod
     def parse(cls, raw: Sequence[Any]) -> Answer:
         """From a script's reply, with or without `decode_responses`."""
-        verdict, epoch, seq, attempt, batch, cancel, state, code, now = (
+        verdict, epoch, seq, attempt, batch, cancel, state, code, now, owner, created_at = (
             item.decode() if isinstance(item, bytes) else str(item) for item in raw
         )
         return cls(
@@ -99,6 +103,8 @@ class Answer:
             state,
             code,
             int(now),
+            owner,
+            int(created_at),
         )
 
 
@@ -195,11 +201,12 @@ class Calls:
         created_at: int,
         started_at: int,
         events: Sequence[bytes | str],
+        owner: str = "",
     ) -> Call:
         """Write the attempt's whole content anew, in a new epoch. `name` makes a repeated call harmless."""
         return self._call(
             "restore", task_id, token, attempt, name, reason, batch, known_epoch, lease_ms, length,
-            int(cancel_requested), created_at, started_at, *events,
+            int(cancel_requested), created_at, started_at, owner, *events,
         )  # fmt: skip
 
 

@@ -164,5 +164,5 @@ local function answer(verdict)
     redis.call('PUBLISH', CHANNEL, message)
   end
   return {verdict, num(task.epoch), num(task.seq), num(task.attempt), num(task.batch),
-    num(task.cancel), task.state, task.code, num(NOW)}
+    num(task.cancel), task.state, task.code, num(NOW), task.owner, num(task.created)}
 end

@@ -3,7 +3,7 @@
 -- ARGV[4] token, ARGV[5] attempt, ARGV[6] a name of this call, ARGV[7] reason, ARGV[8] last batch number
 -- contained, ARGV[9] the last epoch that the worker knows, ARGV[10] lease (ms), ARGV[11] lengths (JSON),
 -- ARGV[12] cancel flag that the worker knows (0 or 1), ARGV[13] created, ARGV[14] started (ms, 0 unknown),
--- ARGV[15] … kind, data …
+-- ARGV[15] the owner that the worker knows or '', ARGV[16] … kind, data …
 --
 -- Only the latest attempt may: the same token, or a higher number and a later start than Redis knows.
 local token, attempt = ARGV[4], tonumber(ARGV[5])
@@ -26,8 +26,9 @@ set('length', ARGV[11])
 set('restore', ARGV[6])
 set('cancel', math.max(task.cancel, tonumber(ARGV[12])))
 if task.created == 0 then set('created', math.max(tonumber(ARGV[13]), 1)) end
+if task.owner == '' then set('owner', ARGV[15]) end
 set('started', tonumber(ARGV[14]))
 emit_reset(ARGV[7])
 emit_state()
-emit_all(15)
+emit_all(16)
 return answer('applied')
