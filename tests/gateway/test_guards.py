@@ -1,0 +1,301 @@
+"""What things cost, counted instead of timed: encodes, Redis commands, asyncio tasks.
+
+Redis itself counts its commands: MONITOR names the connection that each came from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+import redis
+
+from bridge.events import Entry, dumps
+from bridge.gateway import stream as stream_module
+from tests.gateway.running import Running, running
+from tests.gateway.viewer import Viewer, watch
+from tests.gateway.writer import Writer
+from tests.waiting import eventually
+
+STATUS = "/tasks/job-1/status"
+FIRST_READ = ["SUBSCRIBE", "MULTI", "TIME", "HMGET", "XRANGE", "EXISTS", "EXEC"]
+"""Subscribe, then the task's hash and log in one transaction, that both belong together."""
+
+
+class Commands:
+    """What the gateways of a server have sent to it: all commands but those of the test's own clients."""
+
+    def __init__(self, url: str, *own: redis.Redis) -> None:
+        self._client = redis.Redis.from_url(url, protocol=2)
+        self._listening: Any = redis.Redis.from_url(url, protocol=2)  # redis-py leaves monitor untyped
+        self._monitor: Any = self._listening.monitor()
+        self._monitor.__enter__()
+        self._own = {client.client_info()["addr"] for client in (self._client, *own)}
+        self._marks = count(1)
+        self.since_last()
+
+    def since_last(self) -> list[str]:
+        """Their names, since the last call. What scripts do inside of Redis isn't counted."""
+        mark = f"mark-{next(self._marks)}"
+        self._client.echo(mark)
+        names = []
+        while mark not in (one := self._monitor.next_command())["command"]:
+            address = f"{one['client_address']}:{one['client_port']}"
+            if one["client_type"] != "lua" and address not in self._own:
+                names.append(one["command"].split(" ")[0].upper())
+        return names
+
+    def until(self, name: str) -> Counter[str]:
+        """How many there were of each since the last call, when one of that name has come."""
+        seen: Counter[str] = Counter()
+
+        def came() -> bool:
+            seen.update(self.since_last())
+            return name in seen
+
+        eventually(came)
+        return seen
+
+    def close(self) -> None:
+        self._monitor.__exit__()
+        self._listening.close()
+        self._client.close()
+
+
+@contextmanager
+def counted(writer: Writer, **settings: Any) -> Iterator[tuple[Running, Commands]]:
+    """A gateway that audits and probes only when told to, and the count of what it asks of Redis."""
+    quiet = {"audit_seconds": 1000.0, "probe_seconds": 1000.0, "lease_seconds": 3000.0}
+    url = "redis://{host}:{port}/{db}".format(**writer.client.connection_pool.connection_kwargs)
+    commands = Commands(url, writer.client)
+    try:
+        with running(url, **{**quiet, **settings}) as gateway:
+            commands.since_last()
+            yield gateway, commands
+    finally:
+        commands.close()
+
+
+@pytest.fixture
+def encodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one, the number of entries, whenever a stream's bytes are made."""
+    calls: list[int] = []
+    real: Callable[[Sequence[Entry]], bytes] = stream_module.native
+
+    def counting(entries: Sequence[Entry]) -> bytes:
+        calls.append(len(entries))
+        return real(entries)
+
+    monkeypatch.setattr(stream_module, "native", counting)
+    return calls
+
+
+def fifty(gateway: Running) -> list[Viewer]:
+    """Fifty streams of one task."""
+    viewers = [watch(gateway) for _ in range(50)]
+    for viewer in viewers:
+        viewer.until(lambda v: len(v.frames) > 0)
+    return viewers
+
+
+def close(viewers: list[Viewer]) -> None:
+    """Leave them all."""
+    for viewer in viewers:
+        viewer.close()
+
+
+def test_a_batch_is_encoded_once_for_all(redis_url: str, writer: Writer, encodes: list[int]) -> None:
+    """One encode per batch, whether one follows or fifty: the cost of a viewer is a write to its socket."""
+    writer.open()
+    with running(redis_url) as gateway:
+        viewers = fifty(gateway)
+        encodes.clear()
+        for number in range(1, 11):
+            writer.text("a", "b")
+            for viewer in viewers:
+                viewer.until(lambda v: len(v.view.text) == 2 * number)  # noqa: B023 (called at once)
+        assert encodes == [2] * 10
+        close(viewers)
+
+
+def test_a_crowd_that_joins_late_is_encoded_once(redis_url: str, writer: Writer, encodes: list[int]) -> None:
+    """Fifty who come to a task that stands still share one replay: the pieces are kept for a while."""
+    writer.open()
+    for _ in range(100):
+        writer.text("x")
+    with running(redis_url) as gateway:
+        close(fifty(gateway))
+        assert len(encodes) == 1
+
+
+def test_a_live_event_costs_no_redis(writer: Writer) -> None:
+    """None: the message carries the event. With one read per event and viewer Redis would be the limit."""
+    writer.open()
+    with counted(writer) as (gateway, commands):
+        viewers = fifty(gateway)
+        commands.since_last()
+        for _ in range(100):
+            writer.text("x")
+        for viewer in viewers:
+            viewer.text_is("x" * 100)
+        assert commands.since_last() == []
+        close(viewers)
+
+
+def test_a_poll_of_a_hot_task_costs_no_redis(writer: Writer) -> None:
+    """None, however old clients ask, also between changes: that is what lingering is for."""
+    writer.open()
+    with counted(writer, linger_seconds=1000.0) as (gateway, commands):
+        position = gateway.get(STATUS).json()["position"]
+        commands.since_last()
+        for number in range(25):
+            writer.text("x")
+            text = "x" * (number + 1)
+            eventually(lambda: gateway.get(STATUS).json()["text"] == text)  # noqa: B023 (called at once)
+            assert gateway.get(f"{STATUS}?after={position}").json()["text"] == text
+            assert gateway.get(f"{STATUS}?wait=0.001").status_code == 200
+            tag = gateway.get("/status/job-1").headers["etag"]
+            assert gateway.get(STATUS, headers={"If-None-Match": tag}).status_code == 304
+        assert commands.since_last() == []
+
+
+def test_an_unchanged_view_is_encoded_once(
+    redis_url: str, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once per change, and not per poll: most polls of a large answer find nothing new."""
+    calls: list[object] = []
+
+    def counting(value: object) -> bytes:
+        calls.append(value)
+        return dumps(value)
+
+    monkeypatch.setattr("bridge.gateway.channel.dumps", counting)
+    writer.open()
+    with running(redis_url) as gateway:
+        for _ in range(20):
+            gateway.get(STATUS)
+        assert len(calls) == 1
+
+
+def test_a_follower_that_joins_a_live_task_costs_no_redis(writer: Writer) -> None:
+    """None: the replay comes from memory. A viral task must not become Redis's trouble."""
+    writer.open()
+    position = writer.text("x").position
+    with counted(writer) as (gateway, commands), watch(gateway) as first:
+        first.text_is("x")
+        commands.since_last()
+        viewers = fifty(gateway)
+        resumed = watch(gateway, after=str(position)).head()
+        assert commands.since_last() == []
+        close([*viewers, resumed])
+
+
+def test_the_first_join_costs_one_subscription_and_one_read(writer: Writer) -> None:
+    """Seven commands in two round trips, also when fifty come at the same moment."""
+    writer.open()
+    with counted(writer) as (gateway, commands):
+        viewers = fifty(gateway)
+        assert commands.since_last() == FIRST_READ
+        close(viewers)
+
+
+def test_the_first_poll_costs_the_same(writer: Writer) -> None:
+    """It makes a channel, from which the next ones are served."""
+    writer.open()
+    with counted(writer) as (gateway, commands):
+        gateway.get(STATUS)
+        assert commands.since_last() == FIRST_READ
+
+
+def test_a_task_that_goes_costs_one_command(writer: Writer) -> None:
+    """Nothing is said to Redis but that its messages are not wanted any more."""
+    writer.open()
+    with counted(writer, linger_seconds=0.1) as (gateway, commands):
+        gateway.get(STATUS)
+        eventually(lambda: gateway.inside(lambda: not gateway.hub._channels))
+        assert commands.until("UNSUBSCRIBE") == Counter([*FIRST_READ, "UNSUBSCRIBE"])
+
+
+def test_a_join_in_parts_reads_only_what_is_new(writer: Writer) -> None:
+    """A client ahead of the gateway costs one more read, and that only of what follows."""
+    writer.open()
+    with counted(writer) as (gateway, commands), watch(gateway) as other:
+        other.until(lambda v: len(v.frames) == 1)
+        writer.elsewhere = True
+        newest = writer.text("unheard").position
+        writer.elsewhere = False
+        commands.since_last()
+        with watch(gateway, after=str(newest)) as ahead:
+            ahead.head()
+            other.text_is("unheard")
+            assert commands.since_last() == FIRST_READ[1:]
+
+
+def test_a_hole_costs_one_read(writer: Writer) -> None:
+    """Many messages behind a hole are healed by one read, not by one each."""
+    writer.open()
+    with counted(writer) as (gateway, commands), watch(gateway) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        writer.elsewhere = True
+        writer.text("lost ")
+        writer.elsewhere = False
+        commands.since_last()
+        writer.text("found")
+        viewer.text_is("lost found")
+        assert commands.since_last() == FIRST_READ[1:]
+
+
+def test_an_audit_costs_two_commands_a_task(redis_url: str, writer: Writer) -> None:
+    """And two more for a whole round, the clock and the probe: two lookups per task and interval, in one
+    round trip for five hundred tasks, are the price of finding a lost last message.
+    """
+    tasks = 20
+    writers = [Writer(redis_url, f"job-{number}").open() for number in range(tasks)]
+    with counted(writer) as (gateway, commands):
+        for number in range(tasks):
+            gateway.get(f"/tasks/job-{number}/status")
+        commands.since_last()
+        gateway.inside(gateway.hub._audit.soon)
+        expected = Counter({"TIME": 1, "HMGET": tasks, "EXISTS": tasks, "PUBLISH": 1})
+        assert commands.until("PUBLISH") == expected
+    for one in writers:
+        one.client.close()
+
+
+def test_an_idle_gateway_asks_for_the_time_and_probes(writer: Writer) -> None:
+    """Two commands a round, without any task."""
+    with counted(writer) as (gateway, commands):
+        for _ in range(3):
+            gateway.inside(gateway.hub._audit.soon)
+            assert commands.until("PUBLISH") == Counter({"TIME": 1, "PUBLISH": 1})
+            gateway.wait_ready()
+
+
+def test_a_stream_is_two_tasks_and_no_timer(redis_url: str, writer: Writer) -> None:
+    """Its request, and one that watches for a disconnect; heartbeats and stalls share the hub's clock."""
+    writer.open()
+    with running(redis_url) as gateway:
+        watch(gateway).until(lambda v: len(v.frames) == 1).close()
+        eventually(lambda: gateway.followers() == 0 and gateway.connections() == 0)
+        before = gateway.inside(lambda: len(asyncio.all_tasks()))
+        viewers = fifty(gateway)
+        assert gateway.inside(lambda: len(asyncio.all_tasks())) == before + 2 * 50
+        close(viewers)
+        eventually(lambda: gateway.inside(lambda: len(asyncio.all_tasks())) == before)
+
+
+def test_a_redis_connection_does_not_depend_on_the_readers(
+    redis_url: str, redis_client: redis.Redis, writer: Writer
+) -> None:
+    """One link, and one connection for commands as long as they come one after the other."""
+    writer.open()
+    with running(redis_url) as gateway:
+        before = len(redis_client.client_list())
+        viewers = fifty(gateway)
+        assert len(redis_client.client_list()) <= before + 1
+        close(viewers)
