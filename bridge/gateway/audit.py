@@ -30,7 +30,7 @@ from bridge.errors import StoreError, StoreUnavailable
 from bridge.events import Position
 from bridge.gateway.channel import Channel
 from bridge.settings import Settings
-from bridge.store.link import Link, heed_cancel
+from bridge.store.link import Link
 from bridge.store.log import Head, Store
 
 log = logging.getLogger("bridge.gateway")
@@ -109,7 +109,6 @@ class Audit:
         settings = self._settings
         pause = min(settings.audit_seconds, settings.probe_seconds, settings.lease_seconds / 3)
         while True:
-            heed_cancel()
             self._now.clear()
             try:
                 await self._round(channels())

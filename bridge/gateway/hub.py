@@ -30,7 +30,7 @@ from bridge.gateway.audit import Audit
 from bridge.gateway.channel import Channel, Follower
 from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
-from bridge.store.link import Link, heed_cancel
+from bridge.store.link import Link
 from bridge.store.log import Store, parse_message
 
 log = logging.getLogger("bridge.gateway")
@@ -190,7 +190,6 @@ class Hub:
     async def _reads(self) -> None:
         """A reader: takes channels that want to be read, one after the other, for ever."""
         while True:
-            heed_cancel()
             channel = await self._due.get()
             if channel.read_due and not channel.dropped:
                 await self._read(channel)
