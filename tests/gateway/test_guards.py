@@ -32,8 +32,8 @@ class Commands:
 
     def __init__(self, url: str, *own: redis.Redis) -> None:
         self._client = redis.Redis.from_url(url, protocol=2)
-        self._listening: Any = redis.Redis.from_url(url, protocol=2)  # redis-py leaves monitor untyped
-        self._monitor: Any = self._listening.monitor()
+        self._listening: redis.Redis = redis.Redis.from_url(url, protocol=2)
+        self._monitor: Any = self._listening.monitor()  # type: ignore[no-untyped-call] # redis-py has no type
         self._monitor.__enter__()
         self._own = {client.client_info()["addr"] for client in (self._client, *own)}
         self._marks = count(1)
