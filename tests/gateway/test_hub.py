@@ -48,12 +48,13 @@ def test_a_channel_that_is_read_stays(redis_url: str, writer: Writer) -> None:
         viewer.text_is("still")
 
 
-def test_an_unknown_task_does_not_linger(gateway: Running, redis_client: redis.Redis) -> None:
+def test_an_unknown_task_does_not_linger(redis_url: str, redis_client: redis.Redis) -> None:
     """Asking for ids that don't exist fills neither the gateway's memory nor the list of subscriptions."""
-    for number in range(30):
-        assert gateway.get(f"/tasks/guess-{number}/status").status_code == 404
-    eventually(lambda: channels(gateway) == [])
-    eventually(lambda: subscribed(redis_client) == [])
+    with running(redis_url, linger_seconds=1000) as gateway:
+        for number in range(30):
+            assert gateway.get(f"/tasks/guess-{number}/status").status_code == 404
+        eventually(lambda: channels(gateway) == [])
+        eventually(lambda: subscribed(redis_client) == [])
 
 
 def test_readers_that_come_and_go_all_see_everything(redis_url: str, writer: Writer) -> None:
