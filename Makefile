@@ -54,6 +54,10 @@ $(JS_STAMP): $(JS)/package-lock.json
 test: $(STAMP) $(JS_STAMP) ## all tests (ARGS="-k merge -x" goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: chaos
+chaos: $(STAMP) $(JS_STAMP) ## break real processes for long, print the table (ARGS="--seed 7 killed")
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## lint, format, types, and who may import whom
 	$(BIN)/ruff check .

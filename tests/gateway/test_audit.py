@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from bridge.events import Reset
-from tests.gateway.proxy import proxy
+from tests.proxy import proxy
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer
@@ -99,7 +99,7 @@ def test_a_probe_lost_with_its_link_is_not_waited_for(redis_url: str, writer: Wr
         relay.silence()
         eventually(lambda: not gateway.hub.ready)
         writer.text("unheard")
-        relay.cut()
+        relay.cut(links=True)
         viewer.text_is("unheard")
         eventually(lambda: gateway.hub.ready)
         assert relay.links_made == 2
@@ -115,7 +115,7 @@ def test_polls_read_the_log_while_memory_is_doubtful(redis_url: str, writer: Wri
         for number in range(1, 4):
             writer.text("x")
             assert gateway.get("/tasks/job-1/status").json()["text"] == "x" * number
-        relay.cut()
+        relay.cut(links=True)
 
 
 def test_a_lost_worker_ends_its_task(redis_url: str) -> None:

@@ -20,7 +20,7 @@ from bridge.settings import Settings
 from bridge.store.keys import Keys
 from bridge.view import View
 from tests.processes import environ, program
-from tests.scale.followers import Follower
+from tests.followers import Follower
 from tests.scale.script import ROUNDS, result, task_ids, written
 from tests.waiting import eventually_async
 
@@ -152,7 +152,8 @@ async def test_every_follower_has_what_its_worker_wrote(
     await asyncio.gather(*(follower.done.wait() for follower in crowd))
 
     assert [wrong for follower in crowd for wrong in follower.wrong] == []
-    assert {follower.ends for follower in crowd} == {1}
+    assert {follower.ends.total() for follower in crowd} == {1}
+    assert [reason for follower in crowd for reason in follower.resets] == []
     assert sum(follower.connections for follower in crowd) > 1.4 * len(crowd), "too few broke off"
     assert {status for follower in crowd for status in follower.statuses} == {200}
     async with httpx.AsyncClient(base_url=gateway) as client:

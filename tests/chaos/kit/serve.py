@@ -1,0 +1,86 @@
+"""A gateway process that can be counted, ``python -m tests.chaos.kit.serve``: `bridge serve` with one more
+path, ``/census``, that tells what the process holds. Its settings come from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import stat
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from bridge.cli import logs
+from bridge.gateway.app import create_app
+from bridge.gateway.server import Server
+
+_PAGE = resource.getpagesize()
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    logs.for_operators("info")
+    gateway = create_app()
+    redis_port = urlsplit(gateway.settings.redis_url).port or 0
+
+    async def census(_: Request) -> JSONResponse:
+        channels = gateway.hub._channels.values()
+        return JSONResponse(
+            {
+                "tasks": Counter(_name(task) for task in asyncio.all_tasks()),
+                "channels": len(channels),
+                "followers": sum(len(channel.followers) for channel in channels),
+                "rss": _rss(),
+                **_files(redis_port),
+            }
+        )
+
+    gateway.router.routes.append(Route("/census", census))
+    server = Server(gateway, lambda url: print(url, flush=True))
+    server.run(sockets=[server.listener])
+
+
+def _name(task: asyncio.Task[object]) -> str:
+    """Its name; tasks that were given none are of one kind."""
+    name = task.get_name().rstrip("0123456789 ")
+    return "nameless" if name == "Task-" else name
+
+
+def _rss() -> int:
+    """Bytes of memory that it occupies now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+def _files(redis_port: int) -> dict[str, int]:
+    """How many descriptors are open: connections to Redis, and all others."""
+    to_redis = others = 0
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if _peer_port(int(file.name)) == redis_port:
+                to_redis += 1
+            else:
+                others += 1
+    return {"redis_connections": to_redis, "files": others}
+
+
+def _peer_port(fd: int) -> int:
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return 0
+    with socket.socket(fileno=os.dup(fd)) as one:
+        try:
+            peer = one.getpeername()
+        except OSError:
+            return 0
+        return int(peer[1]) if isinstance(peer, tuple) else 0
+
+
+if __name__ == "__main__":
+    main()

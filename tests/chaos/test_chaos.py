@@ -1,0 +1,24 @@
+"""The scenarios' short forms. `make chaos` plays the long ones."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.kit.scenario import Scenario, all_scenarios, play
+from tests.chaos.kit.tally import Tally
+
+SHORT = [one for one in all_scenarios() if one.short]
+
+
+@pytest.mark.parametrize("scenario", SHORT, ids=lambda one: one.name)
+@pytest.mark.timeout(120)
+async def test_nothing_is_lost(scenario: Scenario, tmp_path: Path) -> None:
+    """Whatever is broken meanwhile, all readers end with what the worker wrote, and nothing is left over."""
+    tally = Tally(scenario.fault)
+    await play(scenario, tally, long=False, seed=zlib.crc32(scenario.name.encode()), folder=tmp_path)
+    assert tally.injected
+    assert tally.written
+    assert not tally.failed
