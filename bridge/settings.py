@@ -36,7 +36,8 @@ class Settings:
 
     redis_url: str = _setting(
         "redis://127.0.0.1:6379/0",
-        "The Redis or Valkey (7.0 or newer) that workers and gateways share: redis://, rediss:// or unix://.",
+        "The Redis or Valkey (7.0 or newer) that workers and gateways share: redis://, rediss:// or unix://,"
+        " or redis+sentinel://host:26379,host:26379/mymaster/0 (see operations.md).",
         also=("REDIS_URL",),
     )
     prefix: str = _setting(

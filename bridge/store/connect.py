@@ -1,6 +1,7 @@
 """Connections to Redis, made in one place, so that every part has the same time limits.
 
 redis-py's own retries are off: the worker's pump and the gateway know better what may be repeated.
+A URL that begins with `redis+sentinel://` is read by `sentinel.py`; all others by redis-py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from redis.retry import Retry
 
 from bridge.errors import SettingsError
 from bridge.settings import Settings
+from bridge.store import sentinel
 from bridge.store.keys import Keys
 
 CONNECT_SECONDS: Final = 3.0
@@ -32,20 +34,26 @@ def sync_client(settings: Settings, on_connect: Callable[[Any], None] | None = N
     `on_connect` is called with every new connection in place of the connection's own `on_connect` (which it
     has to call). What it raises as a `RedisError` undoes the connection.
     """
-    client: redis.Redis = _from_url(
-        redis.Redis,
-        settings,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=1,
-        redis_connect_func=on_connect,
-    )
-    return client
+    options = _options(settings, retry=Retry(NoBackoff(), 0), max_connections=1)
+    url = _url(settings)
+    with _explained(settings):
+        if sentinel.is_sentinel(url):
+            return sentinel.sync_master(
+                url, on_connect=on_connect, timeout=_sentinel_seconds(settings), **options
+            )
+        client: redis.Redis = redis.Redis.from_url(url, redis_connect_func=on_connect, **options)
+        return client
 
 
 def async_client(settings: Settings) -> redis.asyncio.Redis:
     """A client for the gateway; connects when first used."""
-    client: redis.asyncio.Redis = _from_url(redis.asyncio.Redis, settings, retry=AsyncRetry(NoBackoff(), 0))
-    return client
+    options = _options(settings, retry=AsyncRetry(NoBackoff(), 0))
+    url = _url(settings)
+    with _explained(settings):
+        if sentinel.is_sentinel(url):
+            return sentinel.async_master(url, timeout=_sentinel_seconds(settings), **options)
+        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, **options)
+        return client
 
 
 @contextmanager
@@ -79,26 +87,35 @@ def shown(url: str) -> str:
     return scheme + separator + rest + ("?***" if query else "")
 
 
-def _without(url: str, *names: str) -> str:
-    """The URL without these parameters.
+def _url(settings: Settings) -> str:
+    """The URL without the parameters that would change how we read.
 
     redis-py lets a URL overrule its caller. An app that shares its REDIS_URL with us may want its answers
     as text; we read bytes.
     """
-    head, _, query = url.partition("?")
-    kept = [item for item in query.split("&") if item and item.partition("=")[0] not in names]
+    head, _, query = settings.redis_url.partition("?")
+    ours = ("protocol", "decode_responses")
+    kept = [item for item in query.split("&") if item and item.partition("=")[0] not in ours]
     return head + ("?" + "&".join(kept) if kept else "")
 
 
-def _from_url(client: Any, settings: Settings, **more: Any) -> Any:
+def _options(settings: Settings, **more: Any) -> dict[str, Any]:
+    return {
+        "protocol": 2,
+        "socket_timeout": min(ANSWER_SECONDS, settings.lease_seconds / 3),
+        "socket_connect_timeout": min(CONNECT_SECONDS, settings.lease_seconds / 3),
+        "client_name": "bridge",
+        **more,
+    }
+
+
+def _sentinel_seconds(settings: Settings) -> float:
+    return min(sentinel.ANSWER_SECONDS, settings.lease_seconds / 3)
+
+
+@contextmanager
+def _explained(settings: Settings) -> Iterator[None]:
     try:
-        return client.from_url(
-            _without(settings.redis_url, "protocol", "decode_responses"),
-            protocol=2,
-            socket_timeout=min(ANSWER_SECONDS, settings.lease_seconds / 3),
-            socket_connect_timeout=min(CONNECT_SECONDS, settings.lease_seconds / 3),
-            client_name="bridge",
-            **more,
-        )
+        yield
     except (ValueError, RedisError) as error:
         raise SettingsError(f"redis_url can't be used ({shown(settings.redis_url)}): {error}") from None

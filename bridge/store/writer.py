@@ -6,6 +6,9 @@ each new connection reads `INFO replication` before anything else is sent on it.
 isn't the one before, nothing is sent: the call fails, and `generation` has grown. Who holds acknowledged
 writes of an older generation has to repair first.
 
+A replica is refused: until it is promoted it carries the replication id of its master, and a connection that
+was opened before would not notice the promotion.
+
 redis-py reconnects by itself inside a call; its hook for new connections is the seam where this stands.
 A server that doesn't tell its replication id (fakeredis, or no permission) is taken for the same one.
 
@@ -68,7 +71,9 @@ class Writer:
         if self._mute or not self._looked_at or time.monotonic() - self._looked_at < self._look_seconds:
             return
         try:
-            self._learn(self._client.info("replication"))
+            info = self._client.info("replication")
+            _refuse_replica(info)
+            self._learn(info)
         except ResponseError:
             self._looked_at = time.monotonic()
         except (RedisError, OSError) as error:
@@ -116,7 +121,9 @@ class Writer:
                     return
             else:
                 text = text.decode() if isinstance(text, bytes) else str(text)
-                if self._learn(dict(line.split(":", 1) for line in text.splitlines() if ":" in line)):
+                info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+                _refuse_replica(info)
+                if self._learn(info):
                     raise redis.ConnectionError("this is not the server of the connection before")
         self._load_scripts(connection)
 
@@ -142,3 +149,9 @@ class Writer:
         if changed:
             self.generation += 1
         return changed
+
+
+def _refuse_replica(info: Mapping[str, Any]) -> None:
+    """Raise a redis-py ConnectionError if a server that says this of itself is a replica."""
+    if info.get("role") == "slave":
+        raise redis.ConnectionError("this server is a replica")

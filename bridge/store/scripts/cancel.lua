@@ -4,6 +4,7 @@ if not KNOWN then return answer('unknown') end
 if ended() then return answer('ended') end
 if task.cancel == 1 then return answer('seen') end
 
+secure_ids()
 set('cancel', 1)
 emit_state()
 if task.state == 'queued' then emit_end('cancelled', '', '') end

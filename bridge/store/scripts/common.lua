@@ -42,17 +42,36 @@ local function set(name, value)
   dirty[name] = true
 end
 
--- Append one event to the log and remember it for publishing. Data is a JSON object, never empty.
-local function emit(kind, data)
-  if kind ~= 'chunk' or NOW - task.chunk_at >= 1000 then
-    data = string.sub(data, 1, -2) .. ',"at":' .. num(NOW) .. '}'
-    if kind == 'chunk' then set('chunk_at', NOW) end
-  end
+-- Append one event to the log as it is, and remember it for publishing.
+local function append(kind, data)
   set('seq', task.seq + 1)
   set('bytes', task.bytes + #data)
   redis.call('XADD', LOG, num(task.epoch) .. '-' .. num(task.seq), 'kind', kind, 'data', data)
   lines[#lines + 1] = kind .. ' ' .. data
   published_bytes = published_bytes + #data
+end
+
+-- Append a new event: with the time, but for most chunks. Data is a JSON object, never empty.
+local function emit(kind, data)
+  if kind ~= 'chunk' or NOW - task.chunk_at >= 1000 then
+    data = string.sub(data, 1, -2) .. ',"at":' .. num(NOW) .. '}'
+    if kind == 'chunk' then set('chunk_at', NOW) end
+  end
+  append(kind, data)
+end
+
+-- The replication id: another one after a failover, and after a restart. '' where the server doesn't tell.
+local function server()
+  local info = redis.pcall('INFO', 'replication')
+  return type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
+end
+
+-- Whether this is another server than the one on which the epoch began. Then it may have lost the newest events,
+-- and the ids that come next may have been given before, to other text that somebody has read. The worker
+-- itself notices and writes all anew (`restore`). Everyone else asks this first, and begins a new epoch.
+local function moved()
+  local before, now = redis.call('HGET', TASK, 'server') or '', server()
+  return before ~= '' and now ~= '' and before ~= now
 end
 
 -- Begin a new life of the log. Its name is greater than that of every life known before, also where only
@@ -65,6 +84,7 @@ local function new_epoch(known_before)
   set('seq', 0)
   set('bytes', 0)
   set('chunk_at', 0)
+  set('server', server())
 end
 
 local function emit_state()
@@ -76,6 +96,15 @@ end
 
 local function emit_reset(reason)
   emit('reset', '{"reason":"' .. reason .. '","attempt":' .. num(task.attempt) .. '}')
+end
+
+-- Before somebody appends who isn't the worker: where ids could be given again, the same log in a new epoch.
+local function secure_ids()
+  if not moved() then return end
+  local entries = redis.call('XRANGE', LOG, '-', '+')
+  new_epoch(0)
+  emit_reset('log_lost')
+  for _, entry in ipairs(entries) do append(entry[2][2], entry[2][4]) end
 end
 
 -- An end that no worker wrote. Code '' means: no error.

@@ -7,5 +7,6 @@ if task.state ~= 'running' then return answer('alive') end
 if task.lease == 0 or task.lease > NOW then return answer('alive') end
 if NOW - tonumber(ARGV[4]) > 2000 then return answer('late') end
 
+secure_ids()
 emit_end('failed', 'worker_lost', 'The worker stopped without finishing this task.')
 return answer('applied')

@@ -11,7 +11,10 @@ if KNOWN then
   end
   if was_superseded(token) then return answer('fenced') end
   if task.cancel == 1 then
-    if not ended() then emit_end('cancelled', '', '') end
+    if not ended() then
+      secure_ids()
+      emit_end('cancelled', '', '')
+    end
     return answer('ended')
   end
 end
@@ -22,10 +25,10 @@ if not KNOWN then
   set('cancel', 0)
   set('tokens', '')
   take_over(token, 1, lease)
-elseif task.state == 'queued' then
+elseif task.state == 'queued' and not moved() then
   take_over(token, task.attempt + 1, lease)
 else
-  if ended() then new_epoch(0) end
+  if ended() or moved() then new_epoch(0) end
   take_over(token, task.attempt + 1, lease)
   emit_reset('retry')
 end
