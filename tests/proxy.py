@@ -171,8 +171,12 @@ class Proxy:
         self._port = server.sockets[0].getsockname()[1]
         await self._stop.wait()
         server.close()
-        for one in list(self._connections):
-            one.cut()
+        self._flowing.set()
+        # A relay that `asyncio.run` has to cancel would be reported as an error of the loop.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for one in list(self._connections):
+                one.cut()
+            await asyncio.wait(others, timeout=0.05)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         found = None if self._refusing else await self._connect()
