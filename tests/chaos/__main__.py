@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.chaos.kit.scenario import Scenario, all_scenarios, play
 from tests.chaos.kit.tally import Tally, table
+from tests.tools import find_tool
 
 _BAR = 30
 
@@ -37,6 +38,10 @@ def main() -> None:
     for number, one in enumerate(wanted):
         tally = Tally(one.fault)
         tallies.append(tally)
+        missing = [name for name in one.needs if find_tool(name) is None]
+        if missing:
+            tally.notes.append(f"not played, because this machine lacks {', '.join(missing)}")
+            continue
         problem = asyncio.run(_play(one, tally, f"{number + 1}/{len(wanted)}", not options.short, seed))
         broken |= tally.failed or bool(problem)
         if problem:

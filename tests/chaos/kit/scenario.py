@@ -17,25 +17,28 @@ Play = Callable[[World], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One fault and how it is survived. `short`: whether `make test` plays its short form."""
+    """One fault and how it is survived. short: whether `make test` plays its short form. needs: programs."""
 
     name: str
     number: int
     fault: str
     short: bool
+    needs: tuple[str, ...]
     play: Play
 
 
 _SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(number: int, fault: str, *, short: bool = True) -> Callable[[Play], Play]:
+def scenario(
+    number: int, fault: str, *, short: bool = True, needs: tuple[str, ...] = ()
+) -> Callable[[Play], Play]:
     """Register a function as a scenario. `fault` is its name in the table."""
 
     def register(play: Play) -> Play:
         name: str = play.__name__
         assert name not in _SCENARIOS, f"two scenarios are named {name}"
-        _SCENARIOS[name] = Scenario(name, number, fault, short, play)
+        _SCENARIOS[name] = Scenario(name, number, fault, short, needs, play)
         return play
 
     return register

@@ -12,7 +12,6 @@ import stat
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -29,7 +28,6 @@ def main() -> None:
     """Serve until SIGTERM."""
     logs.for_operators("info")
     gateway = create_app()
-    redis_port = urlsplit(gateway.settings.redis_url).port or 0
 
     async def census(_: Request) -> JSONResponse:
         channels = gateway.hub._channels.values()
@@ -39,7 +37,7 @@ def main() -> None:
                 "channels": len(channels),
                 "followers": sum(len(channel.followers) for channel in channels),
                 "rss": _rss(),
-                **_files(redis_port),
+                **_files(gateway.settings.port),
             }
         )
 
@@ -59,27 +57,29 @@ def _rss() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
 
 
-def _files(redis_port: int) -> dict[str, int]:
-    """How many descriptors are open: connections to Redis, and all others."""
+def _files(own_port: int) -> dict[str, int]:
+    """How many descriptors are open: connections that it made, which lead to Redis, and all others."""
     to_redis = others = 0
     for file in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            if _peer_port(int(file.name)) == redis_port:
+            if _made(int(file.name), own_port):
                 to_redis += 1
             else:
                 others += 1
     return {"redis_connections": to_redis, "files": others}
 
 
-def _peer_port(fd: int) -> int:
+def _made(fd: int, own_port: int) -> bool:
+    """Whether it is a connection that this process made, and not one that it accepted."""
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        return 0
+        return False
     with socket.socket(fileno=os.dup(fd)) as one:
         try:
-            peer = one.getpeername()
+            one.getpeername()
         except OSError:
-            return 0
-        return int(peer[1]) if isinstance(peer, tuple) else 0
+            return False
+        here = one.getsockname()
+        return isinstance(here, tuple) and here[1] != own_port
 
 
 if __name__ == "__main__":

@@ -1,0 +1,128 @@
+"""A master, a replica and a Sentinel that watches them: real processes, to be failed over."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from bridge.store import embedded
+from bridge.store.embedded import HOST, free_port
+from tests.servers import RedisProcess
+from tests.tools import require_tool
+from tests.waiting import eventually
+
+SERVICE = "main"
+DOWN_AFTER_MS = 500
+SECONDS = 30.0
+"""So long a failover may take; in health it is about three seconds."""
+
+_SUPERVISOR = Path(embedded.__file__).with_name("supervisor.py")
+
+
+class Replicated:
+    """A context manager. `master` and `replica` change places with a failover."""
+
+    def __init__(self, *options: str) -> None:
+        binary = require_tool("redis-server")
+        self.master = RedisProcess(binary=binary, options=options)
+        self.replica = RedisProcess(
+            binary=binary, options=[*options, "--replicaof", HOST, str(self.master.port)]
+        )
+        self._port = free_port()
+        self._dead_port = free_port()
+        self._stack = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """What clients are given. The first of the two Sentinels in it doesn't exist."""
+        return f"redis+sentinel://{HOST}:{self._dead_port},{HOST}:{self._port}/{SERVICE}/0"
+
+    def detach(self) -> None:
+        """From now on the replica gets no writes: what is acknowledged will be lost with the master."""
+        with self.replica.client() as client:
+            client.replicaof(HOST, str(self._dead_port))
+
+    def lost(self) -> int:
+        """How many bytes of the master's replication stream the replica doesn't have."""
+        with self.master.client() as master, self.replica.client() as replica:
+            ahead: Any = master.info("replication")
+            behind: Any = replica.info("replication")
+        return int(ahead["master_repl_offset"]) - int(behind["slave_repl_offset"])
+
+    def fail_over(self) -> None:
+        """Kill the master, and wait until the Sentinel has made the replica one. They change places."""
+        self.master.kill()
+        self.await_failover()
+
+    def await_failover(self) -> None:
+        """Wait until the Sentinel names the replica as the master."""
+        eventually(lambda: self._named() == self.replica.port, timeout=SECONDS)
+        self.master, self.replica = self.replica, self.master
+
+    def revive(self) -> None:
+        """Start the old master again. It is a master, and empty, until the Sentinel has made it a replica."""
+        self.replica.start()
+        self._await_replication()
+
+    def _await_replication(self) -> None:
+        with self.replica.client() as client:
+
+            def follows() -> bool:
+                said: Any = client.info("replication")
+                return bool(
+                    said["role"] == "slave"
+                    and said["master_port"] == self.master.port
+                    and said["master_link_status"] == "up"
+                )
+
+            eventually(follows, timeout=SECONDS)
+        eventually(lambda: self._replicas() == 1, timeout=SECONDS)
+
+    def _named(self) -> int:
+        """The port of the master that the Sentinel names."""
+        with redis.Redis(port=self._port) as client:
+            masters: Any = client.sentinel_masters()
+        return int(masters[SERVICE]["port"])
+
+    def _replicas(self) -> int:
+        """How many healthy replicas the Sentinel knows."""
+        with redis.Redis(port=self._port) as client:
+            replicas: Any = client.sentinel_slaves(SERVICE)
+        return sum(one["flags"] == "slave" for one in replicas)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self.master)
+            stack.enter_context(self.replica)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bridge-sentinel-")))
+            config = folder / "sentinel.conf"
+            config.write_text(
+                f"port {self._port}\nbind {HOST}\ndir {folder}\n"
+                f"sentinel monitor {SERVICE} {HOST} {self.master.port} 1\n"
+                f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}\n"
+                f"sentinel failover-timeout {SERVICE} 5000\n"
+            )
+            supervise = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid()), str(folder)]
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [*supervise, str(require_tool("redis-sentinel")), str(config)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            )
+            stack.callback(process.terminate)
+            self._await_replication()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
