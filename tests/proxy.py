@@ -6,7 +6,7 @@ It runs on a thread of its own, so tests of all kinds can use it. Rules
    cut off, as a balancer does it.
 2. A disturbance is aimed: at all connections, or only at Redis links (those that carried a SUBSCRIBE), or
    only at the others. It meets the connections of this moment; those that are made later are well. Only
-   `stall`, `delay` and `refuse` are states of the whole relay.
+   `stall` of all, `delay` and `refuse` are states of the whole relay.
 3. `silence` is half-open: bytes vanish, and nobody closes. `stall` keeps them, and loses none.
 4. A trap waits for bytes to pass and then does something to that very connection, as often as it was told.
    For `swallow` the stream is taken apart into Redis messages, and just that one is left out.
@@ -57,6 +57,7 @@ class _Connection:
         self.client, self.target = client, target
         self.link = False
         self.silent: set[Way] = set()
+        self.flowing = asyncio.Event()
         self.whole = b""
         """Bytes from the target that are no whole Redis message yet, while a trap to swallow one waits."""
 
@@ -79,11 +80,10 @@ class Proxy:
         self._turn = 0
         self._delay = 0.0
         self._refusing = False
+        self._stalling = False
         self._traps: list[Trap] = []
         self._connections: set[_Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._flowing = asyncio.Event()
-        self._flowing.set()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._thread.start()
@@ -114,13 +114,15 @@ class Proxy:
 
         return self._at(links, hush)
 
-    def stall(self) -> None:
-        """Hold all bytes back, on new connections too, until `flow`."""
-        self._call(self._flowing.clear)
+    def stall(self, *, links: bool | None = None) -> None:
+        """Hold bytes back until `flow`; links None: all, on new connections too."""
+        self._stalling = links is None
+        self._at(links, lambda one: one.flowing.clear())
 
     def flow(self) -> None:
         """End `stall`."""
-        self._call(self._flowing.set)
+        self._stalling = False
+        self._at(None, lambda one: one.flowing.set())
 
     def delay(self, seconds: float) -> None:
         """Every piece waits so long on its way; 0 ends it."""
@@ -171,10 +173,11 @@ class Proxy:
         self._port = server.sockets[0].getsockname()[1]
         await self._stop.wait()
         server.close()
-        self._flowing.set()
+        self._stalling = False
         # A relay that `asyncio.run` has to cancel would be reported as an error of the loop.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for one in list(self._connections):
+                one.flowing.set()
                 one.cut()
             await asyncio.wait(others, timeout=0.05)
 
@@ -185,6 +188,8 @@ class Proxy:
             return
         to_reader, to_writer = found
         connection = _Connection(writer, to_writer)
+        if not self._stalling:
+            connection.flowing.set()
         self._connections.add(connection)
         self.connected += 1
         ways = [
@@ -213,7 +218,7 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(_PIECE):
-                await self._flowing.wait()
+                await connection.flowing.wait()
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 if way == "up" and not connection.link and b"SUBSCRIBE" in data:
