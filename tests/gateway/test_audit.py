@@ -8,10 +8,10 @@ from typing import Any
 import redis
 
 from bridge.events import Reset
-from tests.proxy import proxy
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer
+from tests.proxy import proxy
 from tests.servers import RedisProcess
 from tests.waiting import eventually
 
