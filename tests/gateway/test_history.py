@@ -123,6 +123,8 @@ def test_the_pieces_that_are_kept_are_few_and_counted() -> None:
         seq, frames = held.piece(seq, Wire())
         assert held.size >= before + len(frames)
     assert held.size < before + 40 * PIECE_BYTES
+    held.forget(held.seq)
+    assert held.size == 0
 
 
 @given(logs, st.data())
@@ -169,6 +171,20 @@ def test_a_log_begins_with_what_is_held_or_not(
     assert held.begins([*log[:index], other, *log[index + 1 :]]) == (
         log[index].data == other.data or (index < held.base and len(log[index].data) == len(other.data))
     )
+
+
+def test_text_of_the_same_size_is_told_apart_as_far_as_it_is_held() -> None:
+    """Held text is compared; of forgotten text the number of events and of bytes is known."""
+    held = history(entries(EPOCH, [Chunk("HELLO"), Chunk("world")]))
+    jello = entries(EPOCH, [Chunk("JELLO"), Chunk("world")])
+    assert not held.begins(jello)
+    held.forget(1)
+    assert held.begins(jello)
+    held.forget(2)
+    assert (
+        data_bytes(one := entries(EPOCH, [Chunk("HELLOworld" + "x" * len(encode(Chunk(""))))])) == held.bytes
+    )
+    assert not held.begins(one)
 
 
 @given(logs, st.data())
