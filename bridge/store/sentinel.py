@@ -16,7 +16,7 @@ and one that was kept would outlive those who close a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -103,28 +103,39 @@ def async_master(url: str, *, timeout: float, **options: Any) -> redis.asyncio.R
 
 
 class _Sentinels(redis.sentinel.Sentinel):
-    """Keeps no connection."""
+    """Asks with connections of each question's own. Whoever answered last is asked first."""
 
     def discover_master(self, service_name: str) -> Any:
+        asked: Any = _SENTINELS_ONCE(_addresses(self.sentinels), sentinel_kwargs=self.sentinel_kwargs)
         try:
-            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+            return asked.discover_master(service_name)
         finally:
-            for sentinel in self.sentinels:
-                sentinel.connection_pool.disconnect()
+            for sentinel in asked.sentinels:
+                sentinel.close()
+            self.sentinels = asked.sentinels
 
 
 class _AsyncSentinels(redis.asyncio.sentinel.Sentinel):
-    """Keeps no connection."""
+    """The same for asyncio, where several may ask at the same time."""
 
     async def discover_master(self, service_name: str) -> Any:
+        asked: Any = _ASYNC_SENTINELS_ONCE(_addresses(self.sentinels), sentinel_kwargs=self.sentinel_kwargs)
         try:
-            return await super().discover_master(service_name)
+            return await asked.discover_master(service_name)
         finally:
-            for sentinel in self.sentinels:
-                await sentinel.connection_pool.disconnect()
+            for sentinel in asked.sentinels:
+                await sentinel.aclose()
+            self.sentinels = asked.sentinels
+
+
+def _addresses(clients: Sequence[Any]) -> list[tuple[str, int]]:
+    told = [client.connection_pool.connection_kwargs for client in clients]
+    return [(one["host"], one["port"]) for one in told]
 
 
 # redis-py leaves their construction untyped.
+_SENTINELS_ONCE: Final[Any] = redis.sentinel.Sentinel
+_ASYNC_SENTINELS_ONCE: Final[Any] = redis.asyncio.sentinel.Sentinel
 _SENTINELS: Final[Any] = _Sentinels
 _ASYNC_SENTINELS: Final[Any] = _AsyncSentinels
 
