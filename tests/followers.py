@@ -67,6 +67,11 @@ class Follower:
     def connected(self) -> bool:
         return self._connection is not None
 
+    @property
+    def away(self) -> bool:
+        """Whether it has left, and waits for the next `join`."""
+        return self._leaving and self._connection is None
+
     async def join(self) -> None:
         """Open a connection, from the position that it has."""
         self.connections += 1
@@ -87,6 +92,9 @@ class Follower:
             if not self._returns:
                 raise
             self._come_back(self.retry_seconds * self._haste)
+        except asyncio.CancelledError:
+            end.close()
+            raise
 
     def leave(self) -> None:
         """Vanish: reset the connection, and don't come back before the next `join`."""

@@ -166,14 +166,14 @@ class StreamFollower:
                 self._leave(native([self._unknown_end()]))
 
     def _unknown_end(self) -> Entry:
-        """The end of a stream whose task doesn't exist, or no longer: Redis lost it, and no worker has it."""
-        if self.position.epoch == 0:
-            position, message = UNKNOWN_TASK_END, "There is no such task."
-        else:
-            position = Position(self.position.epoch + 1, 1)
-            message = "The task is no longer known."
+        """The end of a stream whose task doesn't exist, or no longer: Redis lost it, and no worker has it.
+
+        Its id is the same for all, also for those whose position is greater: who comes back with it while
+        the task is unknown is told 204, or EventSource would go on for ever.
+        """
+        message = "There is no such task." if self.position == START else "The task is no longer known."
         end = End("failed", {"code": "unknown_task", "message": message})
-        return Entry(position, end, encode(end))
+        return Entry(UNKNOWN_TASK_END, end, encode(end))
 
     # --- the socket's side ----------------------------------------------------------------------------
 

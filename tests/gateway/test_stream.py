@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from bridge.events import Chunk, Data, End, Position, Progress, Reset, State
+from bridge.events import UNKNOWN_TASK_END, Chunk, Data, End, Position, Progress, Reset, State
 from bridge.gateway.history import PIECE_BYTES
 from bridge.gateway.stream import RETRY_MS
 from tests.gateway.running import Running, running
@@ -259,16 +259,21 @@ def test_a_task_that_was_thought_unknown_can_still_come(gateway: Running, writer
 
 
 def test_a_task_that_vanishes_ends(redis_url: str, writer: Writer) -> None:
-    """When Redis loses a task and no worker has it any more, who watches is told so in the end."""
-    last = writer.open().text("half").position
+    """When Redis loses a task and no worker has it any more, who watches is told so in the end, and gets 204
+    when it comes back all the same.
+    """
+    writer.open().text("half")
     with running(redis_url, unknown_task_wait_seconds=0.1, heartbeat_seconds=0.1) as gateway:
         with watch(gateway) as viewer:
             viewer.text_is("half")
             writer.forget()
             viewer.to_end()
+        with watch(gateway, after=str(viewer.ids[-1])) as again:
+            again.head()
     assert viewer.view.state == "failed"
     assert viewer.view.text == "half"
-    assert viewer.ids[-1] > last
+    assert viewer.ids[-1] == UNKNOWN_TASK_END
+    assert again.status == 204
 
 
 def test_a_client_that_leaves_is_let_go_at_once(redis_url: str, writer: Writer) -> None:
