@@ -82,6 +82,7 @@ class Proxy:
         self._refusing = False
         self._stalling = False
         self._traps: list[Trap] = []
+        self._left: dict[Way, int] = {}
         self._connections: set[_Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
@@ -141,6 +142,14 @@ class Proxy:
         one = Trap(pattern, deed, "down" if deed == "swallow" else way, times)
         self._call(lambda: self._traps.append(one))
         return one
+
+    def cut_at(self, count: int, *, way: Way = "up") -> None:
+        """Let so many more bytes pass this way, on all connections together, and cut that of the last one."""
+        self._call(lambda: self._left.__setitem__(way, count))
+
+    def cut_happened(self, way: Way = "up") -> bool:
+        """Whether the last `cut_at` has come to its end."""
+        return way not in self._left
 
     def stop(self) -> None:
         self._call(self._stop.set)
@@ -231,21 +240,31 @@ class Proxy:
 
     def _disturb(self, connection: _Connection, way: Way, data: bytes) -> bytes:
         """What is left of a piece when the traps have had theirs."""
+        if way in self._left:
+            count = self._left[way]
+            if len(data) >= count:
+                del self._left[way]
+                self._end(connection, way, data[:count])
+                return b""
+            self._left[way] = count - len(data)
         for trap in self._traps:
             if trap.deed == "swallow" or not trap.springs(way, data):
                 continue
-            to, back = connection.target, connection.client
-            if way == "down":
-                to, back = back, to
-            if trap.deed != "cut_before":
-                to.write(data if trap.deed == "cut_after" else data[: data.index(trap.pattern)])
-            # What was just written still leaves; what comes back for it doesn't arrive.
-            to.close()
-            back.transport.abort()
+            stops = {"cut_before": 0, "cut_within": data.index(trap.pattern), "cut_after": len(data)}
+            self._end(connection, way, data[: stops[trap.deed]])
             return b""
         if way == "down":
             data = self._without_swallowed(connection, data)
         return data
+
+    def _end(self, connection: _Connection, way: Way, last: bytes) -> None:
+        """Cut a connection after these bytes: they still arrive; what comes back for them doesn't."""
+        to, back = connection.target, connection.client
+        if way == "down":
+            to, back = back, to
+        to.write(last)
+        to.close()
+        back.transport.abort()
 
     def _without_swallowed(self, connection: _Connection, data: bytes) -> bytes:
         traps = [trap for trap in self._traps if trap.deed == "swallow" and trap.left]

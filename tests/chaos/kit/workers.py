@@ -56,6 +56,11 @@ class WorkerProcess:
             )
         self._reader = asyncio.create_task(self._read(), name="worker's answers")
 
+    async def create(self, task_id: str) -> bool:
+        """Announce a task, as the app does; whether Redis has confirmed that."""
+        confirmed: bool = await self.order(task_id, "create")
+        return confirmed
+
     async def begin(self, task_id: str) -> None:
         """Begin a run of that task."""
         file = self._folder / f"{task_id}.{next(self._numbers)}.record"

@@ -70,6 +70,8 @@ async def obey(runs: dict[str, Run], lock: asyncio.Lock, order: dict[str, Any]) 
         answer: bool | None = True
         if do == "begin":
             runs[task_id] = Run(task_id, order["seed"], Path(order["file"]))
+        elif do == "create":
+            answer = await bridge.create_task_async(task_id)
         elif do == "write":
             answer = await runs[task_id].write(**order)
         elif do == "end":
