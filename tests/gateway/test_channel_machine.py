@@ -293,7 +293,7 @@ class ChannelMachine(RuleBasedStateMachine):
     def join(self, data: st.DataObject, whence: str, busy: bool) -> None:
         """With nothing, or with a position; one of this log may be one that the channel doesn't know yet."""
         log = self.redis.log or ()
-        others = [life for life in self.redis.lives if life[-1].position.epoch != self._epoch]
+        others = [life for epoch, life in self.redis.by_epoch.items() if epoch != self._epoch]
         had: Log = ()
         match whence:
             case "this log" if log:
