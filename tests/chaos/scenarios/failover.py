@@ -13,7 +13,7 @@ from tests.sentinels import Replicated
 
 @scenario(6, "failover by Sentinel, acknowledged writes lost", needs=("redis-server", "redis-sentinel"))
 async def failover(world: World) -> None:
-    """What was written last is acknowledged, read, and lost. Most tasks go on; the worker of one is lost, too,
+    """What was written last is acknowledged, read, and lost. Most tasks go on; the worker of one dies, too,
     and the next one would write other text under the same ids; one has ended, and nobody holds its end.
     """
     with Replicated() as servers:
