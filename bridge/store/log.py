@@ -6,6 +6,7 @@ pages; when the epoch changes between two pages, the read begins anew.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +22,10 @@ from bridge.store.scripts import Answer, Call, Calls, as_store_error
 
 PAGE: Final = 1000
 """Entries per page. A chunk has at most 64 KiB, so a page has at most 64 MiB, and seldom more than 1."""
+
+
+SCRIPTS_AT_ONCE: Final = 4
+"""Each takes a connection to Redis; a crowd of cancels waits in turn, instead of opening one each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +65,17 @@ class Store:
         self._client: Any = client  # redis-py leaves execute_command untyped
         self.keys = keys
         self.calls = Calls(keys)
+        self._running = asyncio.Semaphore(SCRIPTS_AT_ONCE)
 
     async def run(self, call: Call) -> Answer:
         """Run one script. Raises `StoreUnavailable` when Redis is away, `StoreError` when it refuses."""
         try:
-            with cancellable():
-                try:
-                    raw = await self._client.execute_command(*call.by_sha())
-                except NoScriptError:
-                    raw = await self._client.execute_command(*call.by_source())
+            async with self._running:
+                with cancellable():
+                    try:
+                        raw = await self._client.execute_command(*call.by_sha())
+                    except NoScriptError:
+                        raw = await self._client.execute_command(*call.by_source())
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
         return Answer.parse(raw)

@@ -14,7 +14,7 @@ from bridge.errors import CorruptLog, StoreError, StoreUnavailable
 from bridge.events import START, UNKNOWN_TASK_END, Chunk, End, Entry, Position, encode
 from bridge.settings import Settings
 from bridge.store.connect import async_client, keys_for
-from bridge.store.log import PAGE, Store, parse_message
+from bridge.store.log import PAGE, SCRIPTS_AT_ONCE, Store, parse_message
 from bridge.store.scripts import Answer, Call, wire
 from tests.servers import RedisProcess
 from tests.strategies import as_log, logs
@@ -267,6 +267,14 @@ async def test_no_server_is_unavailable_and_passes() -> None:
         server.start()
         assert (await store.read("a")).head is None
         await client.aclose()
+
+
+async def test_crowd_of_calls_shares_a_few_connections(store: Store, redis_client: redis.Redis) -> None:
+    """A hundred cancels at once wait for each other, instead of opening a hundred connections."""
+    before = len(redis_client.client_list())
+    answers = await asyncio.gather(*(store.run(store.calls.cancel(f"job-{n}")) for n in range(100)))
+    assert {answer.verdict for answer in answers} == {"unknown"}
+    assert len(redis_client.client_list()) <= before + SCRIPTS_AT_ONCE
 
 
 async def test_frozen_server_is_unavailable_in_time() -> None:
