@@ -69,9 +69,10 @@ class Replicated:
     def revive(self) -> None:
         """Start the old master again. It is a master, and empty, until the Sentinel has made it a replica."""
         self.replica.start()
-        self._await_replication()
+        self.await_replication()
 
-    def _await_replication(self) -> None:
+    def await_replication(self) -> None:
+        """Wait until the replica follows the master, and the Sentinel knows."""
         with self.replica.client() as client:
 
             def follows() -> bool:
@@ -120,7 +121,7 @@ class Replicated:
                 )
             )
             stack.callback(process.terminate)
-            self._await_replication()
+            self.await_replication()
             self._stack = stack.pop_all()
         return self
 

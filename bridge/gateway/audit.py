@@ -121,6 +121,10 @@ class Audit:
                     await self._now.wait()
 
     async def _round(self, channels: Iterable[Channel]) -> None:
+        if await self._store.look():
+            log.warning("the Sentinels name another master; all connections are made anew")
+            self.trouble()
+            self._link.drop()
         compared: list[_Comparison] = []
         settled = [channel for channel in channels if channel.loaded and not channel.reading]
         for start in range(0, max(len(settled), 1), _HEADS_PER_ROUND_TRIP):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis.asyncio
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoScriptError, RedisError
 
 from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition
@@ -79,6 +80,20 @@ class Store:
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
         return Answer.parse(raw)
+
+    async def look(self) -> bool:
+        """Ask the Sentinels, where there are any, who the master is; whether it is another than before. Then
+        connections to the old one are closed. It may not even know yet that it isn't the master any more.
+        """
+        pool = self._client.connection_pool
+        if not isinstance(pool, SentinelConnectionPool):
+            return False
+        before, ask = pool.master_address, cast("Any", pool).get_master_address
+        try:
+            with cancellable():
+                return bool(before and await ask() != before)
+        except (RedisError, OSError):
+            return False  # the next round asks again
 
     async def publish(self, channel: str, data: bytes) -> None:
         """Publish on a channel that is not a task's: the gateway's own probe."""

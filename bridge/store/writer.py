@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
 from redis.exceptions import RedisError, ResponseError
+from redis.sentinel import SentinelConnectionPool
 
-from bridge.errors import StoreError
+from bridge.errors import StoreError, StoreUnavailable
 from bridge.settings import Settings
 from bridge.store.connect import keys_for, sync_client
 from bridge.store.scripts import SCRIPTS, Answer, Call, Calls, as_store_error, run_pipeline
@@ -33,7 +34,7 @@ from bridge.store.scripts import SCRIPTS, Answer, Call, Calls, as_store_error, r
 REPLICA_MILLISECONDS: Final = 100
 """So long a finished task's end may wait for a replica."""
 IMPATIENT_SECONDS: Final = 5.0
-"""After a replica that didn't answer in time, none is waited for during so long."""
+"""After a replica, or all Sentinels, didn't answer in time, none is waited for during so long."""
 
 
 class Writer:
@@ -50,6 +51,7 @@ class Writer:
         self._looked_at = 0.0
         self._look_seconds = settings.lease_seconds / 3
         self._impatient_until = 0.0
+        self._unasked_until = 0.0
 
     def send(self, calls: Sequence[Call]) -> list[Answer | StoreError]:
         """Run scripts in one round trip (see `run_pipeline`).
@@ -71,6 +73,8 @@ class Writer:
         if self._mute or not self._looked_at or time.monotonic() - self._looked_at < self._look_seconds:
             return
         try:
+            if self._replaced():
+                return  # the next call opens another connection, and looks there
             info = self._client.info("replication")
             _refuse_replica(info)
             self._learn(info)
@@ -81,10 +85,13 @@ class Writer:
             raise as_store_error(error) from error
 
     def settle(self) -> None:
-        """Wait briefly until a replica has all that was sent, where there are replicas.
+        """Make sure, as far as one can, that what was sent will stay: ask the Sentinels, where there are any,
+        whether this is the master still, and wait briefly for a replica, where there are replicas.
 
-        Raises `StoreUnavailable` when the connection fails meanwhile: then it may have reached none.
+        Raises `StoreUnavailable` when it isn't, or the connection fails: then it may have reached none.
         """
+        if self._replaced():
+            raise StoreUnavailable("the Sentinels name another master")
         if not self._replicas or time.monotonic() < self._impatient_until:
             return
         try:
@@ -96,6 +103,20 @@ class Writer:
             raise as_store_error(error) from error
         if not reached:
             self._impatient_until = time.monotonic() + IMPATIENT_SECONDS
+
+    def _replaced(self) -> bool:
+        """Whether the Sentinels name another master than that of this connection, which is closed then. The
+        old one may not know it yet, and would take writes that nobody will ever see.
+        """
+        pool = self._client.connection_pool
+        if not isinstance(pool, SentinelConnectionPool) or time.monotonic() < self._unasked_until:
+            return False
+        before, ask = pool.master_address, cast("Any", pool).get_master_address
+        try:
+            return bool(before and ask() != before)
+        except (RedisError, OSError):
+            self._unasked_until = time.monotonic() + IMPATIENT_SECONDS
+            return False
 
     def disconnect(self) -> None:
         """Close the connection; the next call opens another."""

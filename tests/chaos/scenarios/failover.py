@@ -70,3 +70,34 @@ async def one_failover(world: World, servers: Replicated, worker: WorkerProcess,
     await witnesses.ended()
     world.endings[forgotten] = Ending("failed", "worker_lost", partial=True)
     await (await world.follow([forgotten], 2, world.gateways)).ended()
+
+
+@scenario(6, "master frozen, replaced, awake again", short=False, needs=("redis-server", "redis-sentinel"))
+async def master_replaced(world: World) -> None:
+    """It wakes as a master, with all its connections, and would acknowledge writes that nobody will ever see,
+    the end of a task among them.
+    """
+    with Replicated() as servers:
+        world.settings |= {"redis_url": servers.url, "lease_seconds": 30}
+        gateways = [await world.gateway(), await world.gateway()]
+        worker = await world.worker()
+        for number in world.rounds(1, 4):
+            tasks = [f"job-{number}-{place}" for place in range(10)]
+            for task_id in tasks:
+                await worker.begin(task_id)
+            crowd = await world.follow(tasks, 3, gateways)
+            await asyncio.gather(*(worker.write(task_id, 50) for task_id in tasks))
+            await crowd.caught_up(worker)
+            with world.tally.injecting():
+                servers.master.pause()
+                await asyncio.to_thread(servers.await_failover)
+                servers.replica.resume()
+                await asyncio.gather(*(worker.write(task_id, 50) for task_id in tasks))
+                assert all(await asyncio.gather(*(worker.end(task_id) for task_id in tasks)))
+                await crowd.ended()
+            await asyncio.to_thread(servers.await_replication)
+            # Those who had the end from the old master have the right text; who looks again gets it anew.
+            await crowd.join()
+            await crowd.all(lambda one: bool(one.resets) and one.view.ended)
+        world.redis = servers.master
+        await world.check()
