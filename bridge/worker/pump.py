@@ -5,7 +5,8 @@ What it promises:
 - Each turn sends what is due of all tasks in one pipeline, at most `ROUND_BYTES`, and then looks again.
 - Nothing that goes wrong in it reaches the work. An error of its own is logged, and it goes on.
 - While Redis is away it retries with growing, jittered pauses; what was without an answer is sent again.
-- After a finished task it waits briefly for a replica, before it forgets what the task wrote.
+- After an end or an announcement it waits briefly for a replica, before it forgets what it sent: nobody else
+  could say it again.
 - It is bounded. Tasks that still run hold what `max_task_bytes` allows. Of those that have ended and that
   Redis doesn't take it holds `MAX_LEAVING` and `MAX_LEAVING_BYTES`; beyond, the oldest are given up. Of
   announcements it holds `MAX_CREATIONS`; a further one is refused. Both is said in the log.
@@ -212,7 +213,7 @@ class Pump:
         flat = [call for _, calls in work for call in calls]
         try:
             replies = self._writer.send(flat) if flat else []
-            if _has_closed(flat, replies):
+            if _lets_go(flat, replies):
                 # When this fails, nobody has read the answers: all of it is sent again.
                 self._writer.settle()
             self._hand_out(work, replies)
@@ -311,8 +312,11 @@ def _size(call: Call) -> int:
     return sum(len(part) for part in call.args if not isinstance(part, int))
 
 
-def _has_closed(calls: Sequence[Call], replies: Sequence[Answer | StoreError]) -> bool:
+def _lets_go(calls: Sequence[Call], replies: Sequence[Answer | StoreError]) -> bool:
+    """Whether something was confirmed that nobody will hold any more."""
     return any(
-        call.script.name == "close" and isinstance(reply, Answer) and reply.verdict in ("applied", "seen")
+        call.script.name in ("close", "create")
+        and isinstance(reply, Answer)
+        and reply.verdict in ("applied", "seen")
         for call, reply in zip(calls, replies, strict=True)
     )

@@ -484,13 +484,16 @@ def linked(replica: redis.Redis) -> bool:
     return bool(info["master_link_status"] == "up")
 
 
-def test_the_end_waits_for_a_replica(server: RedisProcess) -> None:
-    """Where there are replicas, a finished task is forgotten only when one has its end."""
+def test_what_nobody_else_holds_waits_for_a_replica(server: RedisProcess) -> None:
+    """Where there are replicas, an announcement and an end are forgotten only when one has them."""
     with server.client() as client:
         client.config_set("repl-diskless-sync-delay", 0)
     with RedisProcess(options=["--replicaof", "127.0.0.1", str(server.port)]) as replica:
         with replica.client() as client:
             eventually(lambda: linked(client))
+        assert bridge.create_task("t", owner="ann")
+        with replica.client() as client:
+            assert client.hget("bridge:{t}:task", "owner") == b"ann"
         with bridge.task("t") as task:
             task.succeed("done")
         with replica.client() as client:
@@ -498,7 +501,7 @@ def test_the_end_waits_for_a_replica(server: RedisProcess) -> None:
         assert end.result == "done"
         with server.client() as client:
             stats: Any = client.info("commandstats")
-            assert stats["cmdstat_wait"]["calls"] == 1
+            assert stats["cmdstat_wait"]["calls"] == 2
         process.reset()
 
 
