@@ -20,12 +20,17 @@ import uvicorn
 
 from bridge.errors import SettingsError
 from bridge.gateway.app import Gateway, create_app
-from bridge.gateway.protocol import GatewayProtocol
+from bridge.gateway.protocol import protocol_with
 from bridge.settings import Settings
 
 log = logging.getLogger("bridge.gateway")
 
 _BACKLOG: Final = 4096
+_UNSENT_BYTES: Final = 16_384
+"""So much may wait in the kernel for one client, besides what is on its way. By itself Linux takes some 4 MB:
+a client that reads nothing would cost that much and be noticed only after it, and what a slow one reads would
+be that old. A fast connection over a long way loses nothing by it.
+"""
 _AFTER_DRAIN_SECONDS: Final = 3
 """What is still open so long after the drain is cut off."""
 _FORCE_EXIT_CHECK_SECONDS: Final = 0.1
@@ -41,7 +46,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 gateway,
-                http=GatewayProtocol,
+                http=protocol_with(gateway.settings.stall_timeout_seconds),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -97,6 +102,8 @@ def listen(settings: Settings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()

@@ -8,7 +8,8 @@ Rules
 2. EventSource gives up for ever on any status but 200. So what will pass (Redis away, draining) is said in a
    200 with `retry:` and a comment, then closed; and a task that nobody knows yet is waited for.
 3. A stream that has said `end` is closed. Who comes back with that position gets 204: no more.
-4. A client that takes nothing for `stall_timeout_seconds` is disconnected. It can resume. Closing in order
+4. A client that takes nothing for `stall_timeout_seconds` is disconnected. It can resume. One that takes a
+   little now and then may be as slow as it likes. Closing in order
    would wait for it to take what is buffered, so the server is asked to cut the connection (`ABORT`).
 5. `send` says nothing of a disconnect, only `receive` does: so one task per stream watches that.
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Final, Protocol
@@ -41,6 +42,9 @@ RETRY_MS: Final = (1000, 3000)
 
 ABORT: Final = "bridge.abort"
 """An extension in the ASGI scope: a function that cuts the connection at once. Our own server offers it."""
+
+UNSENT: Final = "bridge.unsent"
+"""Another: a function that tells how many bytes wait for the client on our side."""
 
 _GOING_AWAY: Final = "this gateway is going away"
 _DECIDE_SECONDS: Final = 1.0
@@ -86,7 +90,7 @@ class Watched(Protocol):
 class StreamFollower:
     """One stream's cursor, and the hand-over from the channel to the socket."""
 
-    def __init__(self, position: Position, hub: Hub) -> None:
+    def __init__(self, position: Position, hub: Hub, unsent: Callable[[], int] | None = None) -> None:
         self.position = position
         self.generation = -1
         self.dialect: Dialect = native
@@ -101,6 +105,9 @@ class StreamFollower:
         self._last_words = b""
         self._began = self._active_at = monotonic()
         self._sending = False
+        self._unsent = unsent or (lambda: 0)
+        self._written = self._taken = 0
+        self._taken_at = self._began
         self._unknown_since: float | None = None
         self._task = asyncio.current_task()
 
@@ -116,17 +123,25 @@ class StreamFollower:
 
     def tick(self, now: float) -> None:
         """Heartbeats, stalls, and waits that are over."""
-        if self._sending:
-            patience = self._settings.stall_timeout_seconds
-            if self.leaving:
-                patience = min(patience, _LAST_WORDS_SECONDS)
-            if now - self._active_at >= patience and self._task is not None:
-                self.stalled = True
-                self._task.cancel()
+        if self._takes_nothing(now) and self._task is not None:
+            self.stalled = True
+            self._task.cancel()
+        if self._sending or self.stalled:
             return
         self._give_up_waiting(now)
         if now - self._active_at >= self._settings.heartbeat_seconds:
             self._hand_over(sse.HEARTBEAT)
+
+    def _takes_nothing(self, now: float) -> bool:
+        """Whether something waits for the client, and it has taken none of it for too long."""
+        unsent = self._unsent()
+        taken = self._written - unsent
+        if taken > self._taken or not (unsent or self._sending):
+            self._taken, self._taken_at = max(taken, self._taken), now
+        patience = self._settings.stall_timeout_seconds
+        if self.leaving:
+            patience = min(patience, _LAST_WORDS_SECONDS)
+        return now - self._taken_at >= patience
 
     def drain(self) -> None:
         """The gateway stops: tell the client when to come back, and close."""
@@ -205,6 +220,7 @@ class StreamFollower:
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         self._sending, self._active_at = True, monotonic()
+        self._written += len(body)
         await _body(send, body, more=more)
         self._sending, self._active_at = False, monotonic()
 
@@ -221,7 +237,8 @@ async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> No
         await _start(send)
         await _body(send, retry_line() + sse.comment(_GOING_AWAY), more=False)
         return
-    follower = StreamFollower(after, hub)
+    extensions = request.scope.get("extensions", {})
+    follower = StreamFollower(after, hub, extensions.get(UNSENT))
     with hub.attach(task_id, follower) as channel:
         async with watching(receive, follower) as watch:
             try:
@@ -237,7 +254,7 @@ async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> No
                     raise
                 task.uncancel()
                 log.info("task %s: a client took nothing for too long and is disconnected", task_id)
-                abort = request.scope.get("extensions", {}).get(ABORT)
+                abort = extensions.get(ABORT)
                 if abort is not None:
                     abort()
                     await asyncio.wait([watch], timeout=_CUT_SECONDS)
