@@ -19,8 +19,8 @@ import redis
 from bridge.settings import Settings
 from bridge.store.keys import Keys
 from bridge.view import View
-from tests.processes import environ, program
 from tests.followers import Follower
+from tests.processes import environ, program
 from tests.scale.script import ROUNDS, result, task_ids, written
 from tests.waiting import eventually_async
 
