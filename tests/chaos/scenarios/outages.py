@@ -73,7 +73,7 @@ async def redis_frozen(world: World) -> None:
         await asyncio.sleep(2 * LEASE_SECONDS)
         world.redis.resume()
 
-    for _ in world.rounds(2, 30):
+    for _ in world.rounds(1, 30):
         await work.go_on_through(freeze)
     assert not work.resets()
     await work.finish()
