@@ -771,6 +771,26 @@ def test_pipeline_answers_a_refusal_in_its_place(redis_url: str, redis_client: r
     client.close()
 
 
+def test_pipeline_answers_a_damaged_task_in_its_place(redis_url: str, redis_client: redis.Redis) -> None:
+    """A hash that holds nonsense is that task's error, and for good; the others get their answers."""
+    client = sync_client(Settings(redis_url=redis_url))
+    calls = Calls(keys_for(Settings(), client))
+    run_pipeline(client, [calls.open("bad", token="t1", lease_ms=LEASE_MS)])
+    redis_client.hset(calls.keys.task("bad"), "attempt", "nan")
+    answers = run_pipeline(client, [calls.cancel("bad"), calls.create("good", owner="", creation="c")])
+    assert isinstance(answers[0], StoreError)
+    assert not isinstance(answers[0], StoreUnavailable)
+    assert isinstance(answers[1], Answer)
+    client.close()
+
+
+@pytest.mark.parametrize("raw", [None, [], [b"applied"], 3, [b"\xff"] * 11, ["nan"] * 11])
+def test_an_answer_that_can_not_be_read_is_an_error_of_the_store(raw: Any) -> None:
+    """Whatever a script seems to have answered, nothing but our own errors comes out."""
+    with pytest.raises(StoreError):
+        Answer.parse(raw)
+
+
 def test_pipeline_without_a_server_is_unavailable(redis_url: str) -> None:
     """When nobody answers the same calls may be tried later."""
     with RedisProcess() as server:

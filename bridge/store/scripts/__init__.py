@@ -25,7 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from bridge.errors import StoreError, StoreUnavailable
+from bridge.errors import CorruptLog, StoreError, StoreUnavailable
 from bridge.events import Event, Position, encode
 from bridge.store.keys import Keys
 
@@ -90,22 +90,28 @@ class Answer:
 
     @classmethod
     def parse(cls, raw: Sequence[Any]) -> Answer:
-        """From a script's reply, with or without `decode_responses`."""
-        verdict, epoch, seq, attempt, batch, cancel, state, code, now, owner, created_at = (
-            item.decode() if isinstance(item, bytes) else str(item) for item in raw
-        )
-        return cls(
-            verdict,
-            Position(int(epoch), int(seq)),
-            int(attempt),
-            int(batch),
-            cancel == "1",
-            state,
-            code,
-            int(now),
-            owner,
-            int(created_at),
-        )
+        """From a script's reply, with or without `decode_responses`.
+
+        Raises `CorruptLog` for what only a damaged hash can have made a script say.
+        """
+        try:
+            verdict, epoch, seq, attempt, batch, cancel, state, code, now, owner, created_at = (
+                item.decode() if isinstance(item, bytes) else str(item) for item in raw
+            )
+            return cls(
+                verdict,
+                Position(int(epoch), int(seq)),
+                int(attempt),
+                int(batch),
+                cancel == "1",
+                state,
+                code,
+                int(now),
+                owner,
+                int(created_at),
+            )
+        except (TypeError, ValueError) as error:
+            raise CorruptLog(f"a script's answer can't be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +225,8 @@ def wire(events: Sequence[Event]) -> list[bytes | str]:
 
 
 def run_pipeline(client: redis.Redis, calls: Sequence[Call]) -> list[Answer | StoreError]:
-    """Run scripts in one round trip, in order; a script that Redis refuses answers with its error.
+    """Run scripts in one round trip, in order; a script that Redis refuses answers with its error,
+    and so does one whose answer can't be read: a damaged task must not hold up those beside it.
 
     Raises `StoreUnavailable` when the connection fails: then any of them may have run or not, and all
     of them can be repeated.
@@ -239,7 +246,16 @@ def run_pipeline(client: redis.Redis, calls: Sequence[Call]) -> list[Answer | St
             replies = _send(client, calls)
     except (RedisError, OSError) as error:
         raise as_store_error(error) from error
-    return [as_store_error(r) if isinstance(r, Exception) else Answer.parse(r) for r in replies]
+    return [_read(reply) for reply in replies]
+
+
+def _read(reply: Any) -> Answer | StoreError:
+    if isinstance(reply, Exception):
+        return as_store_error(reply)
+    try:
+        return Answer.parse(reply)
+    except StoreError as error:
+        return error
 
 
 def _send(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
