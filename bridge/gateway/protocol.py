@@ -49,6 +49,11 @@ class GatewayProtocol(HttpToolsProtocol):
     patience_seconds = 60.0
     """A client that takes nothing of the rest of an answer for so long is disconnected."""
 
+    last_answers = False
+    """Set when the server goes away: each connection is closed after the answer under way, or the next one.
+    A client that is told to come back would else come back over the same connection, to the same gateway.
+    """
+
     _head_bytes = 0
     _in_head = True
 
@@ -74,6 +79,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         super().on_headers_complete()
+        if self.last_answers:
+            self.close_after_answer()
+
+    def close_after_answer(self) -> None:
+        """Close the connection when the answer that is under way, if any, was given."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """The answer was given whole; perhaps the connection is closed now, which waits for the client."""

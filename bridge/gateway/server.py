@@ -20,7 +20,7 @@ import uvicorn
 
 from bridge.errors import SettingsError
 from bridge.gateway.app import Gateway, create_app
-from bridge.gateway.protocol import protocol_with
+from bridge.gateway.protocol import GatewayProtocol, protocol_with
 from bridge.settings import Settings
 
 log = logging.getLogger("bridge.gateway")
@@ -43,10 +43,11 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         self._ready = ready
         self.listener = listen(gateway.settings)
+        self._protocol = protocol_with(gateway.settings.stall_timeout_seconds)
         super().__init__(
             uvicorn.Config(
                 gateway,
-                http=protocol_with(gateway.settings.stall_timeout_seconds),
+                http=self._protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -74,6 +75,10 @@ class Server(uvicorn.Server):
         """Close the listener, drain, then shut down as uvicorn does. A second SIGINT cuts the drain short."""
         for server in self.servers:
             server.close()
+        self._protocol.last_answers = True
+        for connection in self.server_state.connections:
+            if isinstance(connection, GatewayProtocol):
+                connection.close_after_answer()
         log.info("going away: streams are closed within %g s", self._gateway.settings.drain_seconds)
         drain = asyncio.create_task(self._gateway.hub.drain(self._gateway.settings.drain_seconds))
         while not (drain.done() or self.force_exit):

@@ -145,16 +145,30 @@ def draining(redis_url: str) -> Iterator[tuple[Running, http.client.HTTPConnecti
 
 
 def test_a_draining_gateway_is_not_ready(redis_url: str) -> None:
-    """Those who still have a connection are told so; new connections are refused; it is alive."""
+    """Those who still have a connection are told so; new connections are refused."""
     with draining(redis_url) as (gateway, connection, _):
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
         assert (answer.status, b'"draining"' in answer.read()) == (503, True)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(gateway.address)
+
+
+def test_a_draining_gateway_is_alive(redis_url: str) -> None:
+    """Nobody needs to kill it."""
+    with draining(redis_url) as (_, connection, _viewers):
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
         assert (answer.status, answer.read()[:15]) == (200, b'{"status":"ok",')
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(gateway.address)
+
+
+def test_a_draining_gateway_gives_one_last_answer_per_connection(redis_url: str) -> None:
+    """A client that comes back must not do so over the same connection: it would meet the same gateway."""
+    with draining(redis_url) as (gateway, connection, _):
+        eventually(lambda: gateway.connections() == 2)  # the stream that still waits, and the idle one
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        eventually(lambda: gateway.connections() == 1)
 
 
 def test_a_draining_gateway_accepts_no_stream(redis_url: str) -> None:
