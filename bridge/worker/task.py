@@ -5,6 +5,12 @@ decorator; `start` and `finish` are the same without a block, for code that lear
 
 While a task is bound (a ContextVar), `report_progress` reports to it. Context variables reach asyncio tasks
 and `asyncio.to_thread`, but no other threads and no executors: there, use the handle's `report_progress`.
+
+A generator shares its consumer's context, also while it is suspended: a task bound in it would get what the
+consumer reports. It begins its task with ``bind=False`` and reports with the handle.
+
+Blocks that are suspended (generators, callbacks) may end in any order and in other contexts than they began
+in. So a binding may outlive its run; such a one counts as none, and what it was bound inside counts again.
 """
 
 from __future__ import annotations
@@ -33,39 +39,55 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_UNBOUND = "bind=False leaves a decorated function without any way to report; use a block"
+
 _current: ContextVar[Task | None] = ContextVar("bridge_task", default=None)
 
 
 def current_task() -> Task | None:
     """The task that `report_progress` reports to here, or None."""
-    task = _current.get()
-    return None if task is not None and task.stale else task
+    return _unfinished(_current.get())
+
+
+def _unfinished(task: Task | None) -> Task | None:
+    while task is not None and task.finished:
+        task = task.outer
+    return task
 
 
 class Task:
     """One run of a task. Its methods may be called from any thread of the process that began it."""
 
-    def __init__(self, task_id: str, settings: Settings | None = None) -> None:
+    def __init__(self, task_id: str, settings: Settings | None = None, *, bind: bool = True) -> None:
         """Does nothing yet. Raises `InvalidTaskId`."""
         self.id = check_task_id(task_id)
+        self.finished = False
+        self.outer: Task | None = None
+        """What was bound where this one was bound, as long as it may count again."""
+        self._bind = bind
         self._given = settings
+        self._chosen = settings
+        self._filled: Buffer | None = None
         self._attempt: Attempt | None = None
         self._started = False
         self._said: Ending | None = None
         self._binding: Token[Task | None] | None = None
-        self._finished = False
-        self.stale = False
 
-    # Made when first needed: a decorator stands in a module that is imported before `configure` runs.
+    # Made when first needed, at the latest by `start`: a decorator stands in a module that is imported before
+    # `configure` runs. Without a lock, because a fork would leave it held; before `start` one thread has it.
 
-    @functools.cached_property
+    @property
     def _settings(self) -> Settings:
-        return self._given or process.current_settings()
+        if self._chosen is None:
+            self._chosen = process.current_settings()
+        return self._chosen
 
-    @functools.cached_property
+    @property
     def buffer(self) -> Buffer:
         """What it has reported and the pump hasn't fetched, and whether to go on."""
-        return Buffer(self._settings.max_task_bytes, self._settings.flush_bytes)
+        if self._filled is None:
+            self._filled = Buffer(self._settings.max_task_bytes, self._settings.flush_bytes)
+        return self._filled
 
     @overload
     def report_progress(self, value: str | None, *, field: str = ...) -> bool: ...
@@ -123,12 +145,14 @@ class Task:
     # Without a block.
 
     def start(self) -> Self:
-        """Begin the run and bind it here, without waiting for Redis. Once per object."""
+        """Begin the run and, with `bind`, bind it here, without waiting for Redis. Once per object."""
         if self._started:
             raise RuntimeError("a task object is for one run; call bridge.task() again for another")
         self._attempt = process.begin(self.id, self._settings, self.buffer)
         self._started = True
-        self._binding = _current.set(self)
+        if self._bind:
+            self.outer = current_task()
+            self._binding = _current.set(self)
         return self
 
     def finish(self, raised: BaseException | None = None) -> bool:
@@ -159,11 +183,11 @@ class Task:
         """Unbind, decide how it ended and tell the pump. None when there is nothing to wait for."""
         if not self._started:
             raise RuntimeError("this task was not started")
+        again, self.finished = self.finished, True
         self._unbind()
         attempt = self._attempt
-        if attempt is None or self._finished or self.buffer.left_behind:
+        if attempt is None or again or self.buffer.left_behind:
             return None
-        self._finished = True
         if isinstance(raised, Exception):
             log.info("task %s failed", self.id, exc_info=raised)
         process.leave(self.buffer)
@@ -178,15 +202,15 @@ class Task:
         return attempt
 
     def _unbind(self) -> None:
+        # A binding that stays behind must not keep those alive that don't count any more.
+        self.outer = _unfinished(self.outer)
         binding, self._binding = self._binding, None
-        if binding is None:
-            return
+        if binding is None or _current.get() is not self:
+            return  # another was bound since and goes on, or this is another context
         try:
             _current.reset(binding)
         except ValueError:
-            # It ends in another context than it began in (an async generator, a callback of another thread).
-            # The binding there can't be reset from here, and must not tell later work there to stop.
-            self.stale = True
+            pass  # a copy of the context in which it began
 
     def _check(self, done: bool) -> None:
         if not done:
@@ -211,7 +235,9 @@ class Task:
         await self.finish_async(raised)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Make each call of a function a run of the task with this id."""
+        """Make each call of a function a run of the task with this id. Raises TypeError without `bind`."""
+        if not self._bind:
+            raise TypeError(_UNBOUND)
         return TaskDecorator(lambda *_args, **_kwargs: self.id, self._given)(function)
 
 
@@ -228,7 +254,8 @@ class TaskDecorator:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
                 "a generator can't be decorated, because it runs between its consumer's steps."
-                " Write `with bridge.task(...) as task:` inside it and report with task.report_progress"
+                " Write `with bridge.task(..., bind=False) as task:` inside it, and report with"
+                " task.report_progress"
             )
         if inspect.iscoroutinefunction(function):
 
@@ -248,12 +275,14 @@ class TaskDecorator:
 
 
 @overload
-def task(task_id: str, *, settings: Settings | None = None) -> Task: ...
+def task(task_id: str, *, settings: Settings | None = None, bind: bool = True) -> Task: ...
 @overload
 def task(task_id: Callable[..., str], *, settings: Settings | None = None) -> TaskDecorator: ...
 
 
-def task(task_id: str | Callable[..., str], *, settings: Settings | None = None) -> Task | TaskDecorator:
+def task(
+    task_id: str | Callable[..., str], *, settings: Settings | None = None, bind: bool = True
+) -> Task | TaskDecorator:
     """One run of the task with the app's own id, as a block or as a decorator.
 
         with bridge.task("job-42") as task: ...         # also: async with
@@ -265,8 +294,14 @@ def task(task_id: str | Callable[..., str], *, settings: Settings | None = None)
     raised, `cancelled` when the work stopped because it was told to, else `succeeded`. That waits at most
     `close_timeout_seconds` for Redis, and never hides what the work raised.
 
+    With ``bind=False`` only `task.report_progress` reports to it, and `bridge.report_progress` goes on
+    meaning what it meant before. That is for a block inside a generator: while that is suspended its
+    consumer runs, whose reports are not this task's.
+
     Raises `InvalidTaskId`, and `SettingsError` when the settings can't be used. Redis being away is no error.
     """
     if callable(task_id):
+        if not bind:
+            raise TypeError(_UNBOUND)
         return TaskDecorator(task_id, settings)
-    return Task(task_id, settings)
+    return Task(task_id, settings, bind=bind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -137,6 +138,33 @@ def test_leaving_an_inherited_block_in_a_child_ends_nothing(
         assert answer.read() == "left"
     os.waitpid(pid, 0)
     assert end_of(redis_client, "t").state == "succeeded"
+
+
+def test_a_fork_while_a_thread_makes_a_task(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is in the middle of its first report leaves no lock behind that the child needs."""
+    inside, go_on = threading.Event(), threading.Event()
+    real = process.current_settings
+
+    def slow() -> Settings:
+        if threading.current_thread() is other:
+            inside.set()
+            go_on.wait()
+        return real()
+
+    other = threading.Thread(target=lambda: bridge.task("other").report_progress("x"))
+    monkeypatch.setattr(process, "current_settings", slow)
+    other.start()
+    inside.wait()
+
+    def work() -> bool:
+        signal.alarm(10)  # ends a child that hangs
+        return bridge.task("child").report_progress("x")
+
+    try:
+        assert in_child(work) is True
+    finally:
+        go_on.set()
+        other.join()
 
 
 def test_a_fork_in_the_middle_of_a_storm(settings: Settings, redis_client: redis.Redis) -> None:

@@ -136,6 +136,70 @@ def test_a_block_in_a_generator_ends_with_it(settings: Settings, redis_client: r
     assert end.error["code"] == "GeneratorExit"
 
 
+def test_blocks_in_generators_may_end_in_any_order(settings: Settings) -> None:
+    """Who still runs stays bound, and when all have ended nothing is bound and nobody is told to stop."""
+
+    def stream(task_id: str) -> Iterator[int]:
+        with bridge.task(task_id):
+            yield 1
+
+    for closing in ([0, 1, 2], [1, 0, 2], [2, 0, 1], [2, 1, 0]):
+        words = [stream(f"t{number}") for number in range(3)]
+        for each in words:
+            next(each)
+        running = {0, 1, 2}
+        for number in closing:
+            words[number].close()  # type: ignore[attr-defined]  # a generator
+            running.remove(number)
+            bound = bridge.current_task()
+            assert (bound and bound.id) == (f"t{max(running)}" if running else None)
+        assert report_progress("outside any task")
+
+
+def test_what_outlives_its_task_reports_to_the_one_around_it(settings: Settings) -> None:
+    """A copy of the context doesn't hold on to a task that has ended, nor say stop because of it."""
+    with bridge.task("outer") as outer:
+        with bridge.task("inner") as inner:
+            copy = contextvars.copy_context()
+            assert copy.run(bridge.current_task) is inner
+        assert copy.run(bridge.current_task) is outer
+    assert copy.run(bridge.current_task) is None
+    assert copy.run(report_progress)
+
+
+def test_ended_tasks_are_not_kept_by_later_ones(settings: Settings) -> None:
+    """Runs that overlap without end, as callbacks may, don't become an ever longer chain."""
+    before = bridge.task("t").start()
+    for _ in range(20):
+        after = bridge.task("t").start()
+        before.finish(GeneratorExit())
+        before = after
+    before.finish(GeneratorExit())
+    assert before.outer is None
+
+
+def test_an_unbound_block_leaves_its_surroundings_alone(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """With ``bind=False`` a generator's consumer goes on reporting to its own task."""
+
+    def stream() -> Iterator[str]:
+        with bridge.task("inner", bind=False) as task:
+            for word in ("a", "b"):
+                task.report_progress(word)
+                yield word
+
+    with bridge.task("outer"):
+        for word in stream():
+            report_progress(word.upper())
+    assert read_view(redis_client, "inner").text == "ab"
+    assert read_view(redis_client, "outer").text == "AB"
+    with pytest.raises(TypeError, match="use a block"):
+        bridge.task("t", bind=False)(lambda: None)
+    with pytest.raises(TypeError, match="use a block"):
+        bridge.task(lambda: "t", bind=False)  # type: ignore[call-overload]  # that is what is tested
+
+
 async def test_an_async_generator_may_end_in_another_context(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
@@ -221,7 +285,7 @@ def test_generators_are_not_decorated() -> None:
         yield 1
 
     for function in (generate, generate_async):
-        with pytest.raises(TypeError, match="inside it"):
+        with pytest.raises(TypeError, match="bind=False"):
             bridge.task("t")(function)
 
 
