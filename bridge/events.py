@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Self
 
@@ -30,6 +30,11 @@ from bridge.errors import InvalidEvent, InvalidPosition, InvalidTaskId
 
 TASK_ID: Final = re.compile(r"[A-Za-z0-9._:~-]{1,200}", re.ASCII)
 _POSITION: Final = re.compile(r"(\d{1,16})-(\d{1,16})", re.ASCII)
+
+_KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
+"""It becomes the name of an event on a stream, and one word of a published line."""
+_EVENTSOURCE_NAMES: Final = frozenset({"error", "open"})
+"""The browser dispatches these itself, so no event of ours has such a name."""
 
 MAX_CHUNK_BYTES: Final = 65_536
 """A chunk event's text is at most this many UTF-8 bytes, in the log as well as in a merged replay."""
@@ -41,7 +46,7 @@ TERMINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
 STATES: Final = frozenset({"queued", "running"}) | TERMINAL_STATES
 RESERVED_CODES: Final = frozenset({"worker_lost", "unknown_task"})
 """Error codes of ends that no worker writes."""
-RESET_REASONS: Final = frozenset({"retry", "log_lost", "worker_returned", "other_log"})
+RESET_REASONS: Final = frozenset({"retry", "log_lost", "worker_returned", "compacted", "other_log"})
 
 _LARGEST_COUNT: Final = 2**53 - 1
 """The largest whole number that Lua and JavaScript keep exact."""
@@ -136,7 +141,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Forget text, data, progress and end: what follows tells the task anew."""
+    """Forget text, data, progress and end: what follows tells the task anew. See `RESET_REASONS`."""
 
     kind: ClassVar = "reset"
     reason: str
@@ -158,7 +163,16 @@ class End:
     at: int | None = None
 
 
-Event = State | Chunk | Progress | Data | Reset | End
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An event of a kind that this version doesn't know. It is passed on, and changes no view."""
+
+    kind: str
+    members: Mapping[str, Any]
+    at: int | None = None
+
+
+Event = State | Chunk | Progress | Data | Reset | End | Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +239,8 @@ def _members(event: Event) -> dict[str, Any]:
                 "length": dict(length),
                 "truncated": truncated,
             }
+        case Unknown(_, members):
+            return dict(members)
 
 
 def decode(kind: str, data: bytes | str) -> Event:
@@ -242,10 +258,7 @@ def decode(kind: str, data: bytes | str) -> Event:
         raise InvalidEvent(f"the data of a {kind[:20]} event is not JSON: {error}") from None
     if not isinstance(members, dict):
         raise InvalidEvent(f"the data of a {kind[:20]} event is not a JSON object")
-    try:
-        return _DECODERS[kind](_Object(kind, members))
-    except KeyError:
-        raise InvalidEvent(f"unknown kind of event: {kind[:20]!r}") from None
+    return _DECODERS.get(kind, _decode_unknown)(_Object(kind, members))
 
 
 def _finite(text: str) -> float:
@@ -345,6 +358,13 @@ def _decode_state(m: _Object) -> Event:
     )
 
 
+def _decode_unknown(m: _Object) -> Event:
+    if not _KIND.fullmatch(m.kind) or m.kind in _EVENTSOURCE_NAMES:
+        raise InvalidEvent(f"not a kind of event: {m.kind[:20]!r}")
+    at = m.at()
+    return Unknown(m.kind, {name: value for name, value in m.members.items() if name != "at"}, at)
+
+
 def _decode_data(m: _Object) -> Event:
     if "value" not in m.members:
         raise InvalidEvent('a data event needs a "value"')
@@ -363,14 +383,18 @@ def _decode_end(m: _Object) -> Event:
     )
 
 
-_DECODERS: Final = {
+_DECODERS: Final[Mapping[str, Callable[[_Object], Event]]] = {
     "state": _decode_state,
     "chunk": lambda m: Chunk(m.text("text"), m.text("field", MAIN_FIELD), m.at()),
     "progress": lambda m: Progress(m.fraction("progress"), m.optional_text("message"), m.at()),
     "data": _decode_data,
-    "reset": lambda m: Reset(m.one_of("reason", RESET_REASONS), m.count("attempt"), m.at()),
+    "reset": lambda m: Reset(m.text("reason"), m.count("attempt"), m.at()),
     "end": _decode_end,
 }
+
+
+KINDS: Final = frozenset(_DECODERS)
+"""The kinds of event that this version knows."""
 
 
 def compact(entries: Sequence[Entry]) -> list[Entry]:

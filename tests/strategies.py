@@ -18,6 +18,7 @@ from bridge.events import (
     Progress,
     Reset,
     State,
+    Unknown,
     encode,
 )
 
@@ -48,6 +49,12 @@ others: st.SearchStrategy[Event] = st.one_of(
     ),
     st.builds(Progress, st.none() | fractions, st.none() | st.text(), times),
     st.builds(Data, names, json_values, times),
+    st.builds(
+        Unknown,
+        st.sampled_from(["later", "much_later"]),
+        json_objects.filter(lambda members: "at" not in members),
+        times,
+    ),
     st.builds(Reset, st.sampled_from(sorted(RESET_REASONS)), counts, times),
 )
 ends = st.builds(

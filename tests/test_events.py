@@ -191,7 +191,7 @@ def test_what_is_no_json_object_is_an_invalid_event(kind: str, data: bytes) -> N
         ("state", '{"state":"running","attempt":9007199254740993}'),
         ("state", '{"state":"running","cancel_requested":1}'),
         ("state", '{"state":"running","created_at":253402300800000}'),
-        ("reset", '{"reason":"boredom"}'),
+        ("reset", '{"reason":7}'),
         ("reset", '{"reason":"retry","attempt":"1"}'),
         ("end", '{"state":"running"}'),
         ("end", '{"state":"failed","error":"boom"}'),
@@ -202,12 +202,15 @@ def test_what_is_no_json_object_is_an_invalid_event(kind: str, data: bytes) -> N
         ("end", '{"state":"failed","length":{"text":-3}}'),
         ("end", '{"state":"failed","truncated":"no"}'),
         ("error", '{"text":"a"}'),
+        ("open", "{}"),
+        ("two words", "{}"),
+        ("other", '{"at":"now"}'),
         ("Chunk", '{"text":"a"}'),
         ("", '{"text":"a"}'),
     ],
 )  # fmt: skip
 def test_wrong_members_and_kinds_are_invalid_events(kind: str, data: str) -> None:
-    """A member that is missing, of another type or out of its range, and an unknown kind, are refused."""
+    """A member that is missing, of another type or out of its range, and what names no kind, are refused."""
     with pytest.raises(InvalidEvent):
         decode(kind, data)
 

@@ -21,10 +21,10 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from bridge.errors import BridgeError, ClientError, GatewayUnavailable, RequestRefused, TaskNotFound
-from bridge.events import START, UNKNOWN_TASK_END, End, Event, Position, Reset, check_task_id, decode
+from bridge.events import KINDS, START, UNKNOWN_TASK_END, End, Event, Position, Reset, check_task_id, decode
 from bridge.sse import CONTENT_TYPE, Decoder, Frame
 from bridge.view import View
 
@@ -40,7 +40,6 @@ LONGEST_RETRY: Final = 300.0
 STEADY: Final = 10.0
 """A connection that lasted so many seconds was a good one, even if nothing happened on it."""
 
-_KINDS: Final = frozenset(kind.kind for kind in get_args(Event))
 
 Batch = list[tuple[Position, Event]]
 
@@ -113,7 +112,7 @@ class Session:
         news: Batch = []
         for frame in self._decoder.feed(data):
             # Kinds that a newer gateway may send are skipped, as are unnamed events.
-            if frame.event in _KINDS and not self.done:
+            if frame.event in KINDS and not self.done:
                 self._take(frame, news)
         if news:
             self._failures = 0

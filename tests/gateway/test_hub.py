@@ -73,8 +73,11 @@ def test_readers_that_come_and_go_all_see_everything(redis_url: str, writer: Wri
 
 
 def test_lingering_tasks_go_first_when_memory_is_short(redis_url: str) -> None:
-    """Over the budget, tasks that nobody reads are dropped, the longest idle first; those being read stay."""
-    with running(redis_url, channels_bytes=320_000, linger_seconds=1000) as gateway:
+    """Over the budget, tasks that nobody reads are dropped, the longest idle first; those being read stay.
+
+    A task counts with about four times its text: as text, as events, as their JSON, and ready to be sent.
+    """
+    with running(redis_url, channels_bytes=600_000, linger_seconds=1000) as gateway:
         writers = [Writer(redis_url, f"job-{number}") for number in range(4)]
         for writer in writers:
             writer.open()
@@ -146,7 +149,7 @@ def test_a_log_that_can_not_be_read_is_its_own_trouble(
     if how == "entry":
         redis_client.xadd(log, {"kind": "chunk", "data": "no json"})
     elif how == "kind":
-        redis_client.xadd(log, {"kind": "strange", "data": "{}"})
+        redis_client.xadd(log, {"kind": "no kind", "data": "{}"})
     elif how == "hash":
         redis_client.hset(task, "seq", "many")
     else:
