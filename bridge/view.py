@@ -7,7 +7,7 @@ them) are equal. This module is pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -128,15 +128,20 @@ class View:
         """Whether the `end` has come."""
         return self.state in TERMINAL_STATES
 
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON shape of a view, the same for `/status`, clients and sinks. Times in RFC 3339, UTC."""
+    def as_dict(self, texts: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The JSON shape of a view, the same for `/status`, clients and sinks. Times in RFC 3339, UTC.
+
+        `texts` stands for the text of all fields where only a part of it is wanted.
+        """
+        if texts is None:
+            texts = {field: self.text_of(field) for field in self._parts}
         return {
             "id": self.task_id,
             "state": self.state,
             "attempt": self.attempt,
             "position": str(self.position),
-            "text": self.text,
-            "fields": self.fields,
+            "text": texts.get(MAIN_FIELD, ""),
+            "fields": {field: text for field, text in texts.items() if field != MAIN_FIELD},
             "progress": self.progress,
             "message": self.message,
             "data": dict(self.data),

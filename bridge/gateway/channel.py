@@ -128,7 +128,7 @@ class Channel:
     @property
     def size(self) -> int:
         """About how many bytes of memory it takes: the view and the history."""
-        return self._history.bytes + self._history.size
+        return self._history.bytes + self._history.size + len(self._view_json or b"")
 
     def want_read(self, *, whole: bool = False) -> int:
         """Ask for a read that begins after now; returns its number, to be compared with `reads_done`.

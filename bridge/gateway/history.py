@@ -55,7 +55,7 @@ class History:
     def size(self) -> int:
         """About how many bytes of memory it takes."""
         shared = sum(len(piece.frames) for piece in self._pieces.values())
-        return self._held + _ENTRY_OVERHEAD * len(self._entries) + shared
+        return 2 * self._held + _ENTRY_OVERHEAD * len(self._entries) + shared  # as JSON and as events
 
     def start(self, seq: int) -> int:
         """From where a reader at `seq` must go on: what a later reset made void is left out."""

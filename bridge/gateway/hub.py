@@ -26,6 +26,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from bridge.errors import CorruptLog, LinkDown, StoreError, StoreUnavailable
+from bridge.events import START, Position
 from bridge.gateway.audit import Audit
 from bridge.gateway.channel import Channel, Follower
 from bridge.settings import Settings
@@ -38,6 +39,7 @@ log = logging.getLogger("bridge.gateway")
 _READERS: Final = 16
 """So many logs are read at the same time."""
 
+_SUBSCRIBE_SECONDS: Final = 1.0
 _LAST_GOODBYES_SECONDS: Final = 2.0
 
 _CHANNEL_OVERHEAD: Final = 4096
@@ -101,16 +103,20 @@ class Hub:
             if not self._open:
                 self._quiet.set()
 
-    async def fresh(self, channel: Channel, poll: Poll) -> None:
+    async def fresh(self, channel: Channel, poll: Poll, seen: Position = START) -> None:
         """Wait until what the channel holds can be trusted. Costs nothing, and no Redis, in health.
 
+        `seen` is the newest position that the client has. When this gateway isn't there yet, another may
+        just be quicker: the log is read first.
         Raises `StoreUnavailable` when Redis doesn't answer, `StoreError` when this task can't be read.
         """
         doubtful = self._audit.doubtful
-        if channel.loaded and not (doubtful or channel.reading or channel.read_due):
+        ahead = channel.loaded and seen > channel.position
+        if channel.loaded and not (doubtful or ahead or channel.reading or channel.read_due):
             return
         # In health a read that has already begun is as good as one of our own: what it lacks is on its way.
-        number = channel.want_read() if doubtful else channel.reads_begun + channel.read_due
+        number = channel.want_read() if doubtful or ahead else channel.reads_begun + channel.read_due
+        poll.read_awaited = number
         self._retry(channel)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -197,8 +203,10 @@ class Hub:
     async def _read(self, channel: Channel) -> None:
         if not channel.loaded:
             # Without the link there is still the log; the audit after `up` finds what is missed meanwhile.
-            with suppress(LinkDown):
-                await self._link.subscribe(self.store.keys.channel(channel.task_id))
+            # Nor may a silent link keep the readers, who are few.
+            with suppress(LinkDown, TimeoutError):
+                async with asyncio.timeout(_SUBSCRIBE_SECONDS):
+                    await self._link.subscribe(self.store.keys.channel(channel.task_id))
         after = channel.begin_read()
         try:
             reading = await self.store.read(channel.task_id, after)
@@ -214,6 +222,8 @@ class Hub:
             await self._audit.judge_lease(channel.task_id, reading.head, reading.now)
         except StoreError as error:
             self._redis_failed(error)
+        except Exception:
+            log.exception("task %s: judging its lease broke in a way that it should not", channel.task_id)
 
     def _to_audit(self) -> list[Channel]:
         self._retry(*self._postponed)

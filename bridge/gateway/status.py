@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from bridge.errors import InvalidInput, StoreUnavailable
-from bridge.events import MAIN_FIELD, START, Chunk, Entry, Position, Reset, check_task_id, dumps
+from bridge.events import START, Chunk, Entry, Position, Reset, check_task_id, dumps
 from bridge.gateway.answers import json_bytes
 from bridge.gateway.channel import Batch, Channel
 from bridge.gateway.history import Dialect
@@ -75,7 +75,7 @@ async def status(hub: Hub, request: Request) -> Response:
     wait = parse_wait(request.query_params.get("wait"), hub.settings.longest_wait_seconds)
     poll = PollFollower(parse_after(after), leaving=hub.draining)
     with hub.attach(task_id, poll) as channel:
-        await hub.fresh(channel, poll)
+        await hub.fresh(channel, poll, known or START)
         if wait:
             base = known if after is None else poll.position
             await _wait(channel, poll, base, wait, request.receive)
@@ -121,7 +121,7 @@ async def _wait(
     def over() -> bool:
         if poll.leaving or not channel.known:
             return True
-        return channel.view.ended if base is None or base == START else channel.position != base
+        return channel.view.ended if base is None else channel.position != base
 
     with suppress(TimeoutError):
         async with watching(receive, poll), asyncio.timeout(seconds):
@@ -144,20 +144,17 @@ async def _since(channel: Channel, poll: PollFollower) -> dict[str, Any]:
     except TimeoutError:
         raise StoreUnavailable("Redis doesn't answer") from None
     entries, restarted = answer
-    texts = _texts(entries)
-    view = channel.view.as_dict()
-    view["text"] = texts.pop(MAIN_FIELD, "")
-    view["fields"] = texts
+    view = channel.view.as_dict(_texts(entries))
     view["reset"] = not from_start and (restarted or any(isinstance(e.event, Reset) for e in entries))
     return view
 
 
 def _texts(entries: list[Entry]) -> dict[str, str]:
-    texts: dict[str, str] = {}
+    parts: dict[str, list[str]] = {}
     for entry in entries:
         if isinstance(entry.event, Chunk):
-            texts[entry.event.field] = texts.get(entry.event.field, "") + entry.event.text
-    return texts
+            parts.setdefault(entry.event.field, []).append(entry.event.text)
+    return {field: "".join(texts) for field, texts in parts.items()}
 
 
 def _headers(hub: Hub, channel: Channel) -> dict[str, str]:

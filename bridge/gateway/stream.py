@@ -22,7 +22,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Final, Protocol
 
@@ -30,6 +30,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Send
 
 from bridge import sse
+from bridge.errors import StoreError
 from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position, check_task_id, encode
 from bridge.gateway.channel import Batch, Channel
 from bridge.gateway.history import Dialect
@@ -242,7 +243,7 @@ async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> No
     with hub.attach(task_id, follower) as channel:
         async with watching(receive, follower) as watch:
             try:
-                if await _has_the_end(channel, follower):
+                if await _has_the_end(hub, channel, follower):
                     await send({"type": "http.response.start", "status": 204, "headers": HEADERS[1:]})
                     await _body(send, b"", more=False)
                     return
@@ -260,21 +261,21 @@ async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> No
                     await asyncio.wait([watch], timeout=_CUT_SECONDS)
 
 
-async def _has_the_end(channel: Channel, follower: StreamFollower) -> bool:
+async def _has_the_end(hub: Hub, channel: Channel, follower: StreamFollower) -> bool:
     """Rule 3: whether the client has all there is. Only who comes with a position may have it, and only for
-    them the answer's first line waits for the log, and not for long.
+    them the answer's first line waits for the log, and not for long. What is doubtful is no reason to send
+    somebody away for ever.
     """
     after = follower.position
     if after == START:
         return False
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(_DECIDE_SECONDS):
-            while not follower.leaving and (
-                not channel.loaded or (after > channel.position and not channel.confirmed(follower))
-            ):
-                await follower.changed()
-    if after == UNKNOWN_TASK_END and channel.loaded and not channel.known:
-        return True
+            await hub.fresh(channel, follower, after)
+    except (TimeoutError, StoreError):
+        return False
+    if after == UNKNOWN_TASK_END:
+        return not channel.known
     return channel.view.ended and after == channel.position
 
 

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition
 from bridge.events import START, Entry, Position, decode
-from bridge.store.connect import cancellable
+from bridge.store.connect import ANSWER_SECONDS, cancellable
 from bridge.store.keys import Keys
 from bridge.store.scripts import Answer, Call, Calls, as_store_error
 
@@ -71,7 +71,7 @@ class Store:
     async def run(self, call: Call) -> Answer:
         """Run one script. Raises `StoreUnavailable` when Redis is away, `StoreError` when it refuses."""
         try:
-            async with self._running:
+            async with asyncio.timeout(ANSWER_SECONDS), self._running:
                 with cancellable():
                     try:
                         raw = await self._client.execute_command(*call.by_sha())

@@ -100,6 +100,25 @@ def test_etag_is_the_position(gateway: Running, writer: Writer) -> None:
         assert gateway.get(STATUS, headers={"If-None-Match": other}).status_code == 200
 
 
+def test_a_tag_from_a_quicker_gateway_makes_the_log_be_read(redis_url: str, writer: Writer) -> None:
+    """A poller that is sent to and fro between gateways never sees an older view after a newer one."""
+    writer.open().text("a")
+    with running(redis_url, audit_seconds=1000.0, probe_seconds=1000.0) as gateway:
+        assert gateway.get(STATUS).json()["text"] == "a"
+        writer.elsewhere = True  # another gateway has this event already
+        newest = f'"{writer.text("b").position}"'
+        assert gateway.get(STATUS, headers={"If-None-Match": newest}).status_code == 304
+        assert gateway.get(STATUS).json()["text"] == "ab"
+
+
+def test_a_long_poll_after_the_start_answers_when_there_is_something(
+    gateway: Running, writer: Writer
+) -> None:
+    """A client that has nothing yet, and says so, doesn't wait for the end."""
+    writer.open().text("a")
+    assert gateway.get(f"{STATUS}?after=0&wait=60").json()["text"] == "a"
+
+
 def test_after_gives_only_the_text_after_it(gateway: Running, writer: Writer) -> None:
     """The view with less text: only what the client lacks, of every field, and it says so."""
     writer.open()

@@ -6,12 +6,13 @@ import re
 
 import pytest
 
-from bridge.events import UNKNOWN_TASK_END, Chunk, Data, End, Position, Progress, Reset, State
+from bridge.events import UNKNOWN_TASK_END, Chunk, Data, End, Position, Progress, Reset, State, Unknown
 from bridge.gateway.history import PIECE_BYTES
 from bridge.gateway.stream import RETRY_MS
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
 from tests.gateway.writer import Writer
+from tests.proxy import proxy
 from tests.waiting import eventually
 
 FRAME_OVERHEAD = 1024
@@ -360,3 +361,29 @@ def test_two_fields_and_data_survive_a_merge(gateway: Running, writer: Writer) -
     with watch(gateway) as viewer:
         viewer.until(lambda v: v.view.message == "19")
         assert viewer.view.as_dict() == writer.view().as_dict()
+
+
+def test_a_kind_of_a_newer_version_is_passed_on(gateway: Running, writer: Writer) -> None:
+    """An event of a kind that this gateway doesn't know changes no view, but is streamed as it stands."""
+    writer.open()
+    writer.append(Chunk("a"), Unknown("later", {"much": 1}), Chunk("b"))
+    writer.end()
+    with watch(gateway) as viewer:
+        viewer.to_end()
+        assert b"event: later\n" in viewer.body
+    assert gateway.get("/tasks/job-1/status").json()["text"] == "ab"
+
+
+def test_what_is_doubtful_sends_nobody_away_for_ever(redis_url: str, writer: Writer) -> None:
+    """Who comes back with the end while the link is silent is told of the run that has begun since."""
+    position = writer.open().end().position
+    with proxy(redis_url) as relay, running(relay.url, probe_seconds=1000.0) as gateway:
+        with watch(gateway, after=str(position)) as viewer:
+            viewer.head()
+        assert viewer.status == 204
+        relay.silence()
+        eventually(lambda: not gateway.hub.ready)
+        writer.open().text("again")
+        with watch(gateway, after=str(position)) as viewer:
+            viewer.text_is("again")
+        relay.cut(links=True)
