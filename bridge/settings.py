@@ -110,11 +110,15 @@ class Settings:
     )
     probe_seconds: float = _setting(
         5.0,
-        "How often the gateway sends itself a message over Redis, to see that the link is alive.",
+        "A message that the gateway sends itself over Redis must be back within so long, else the link is"
+        " replaced. It is sent with every audit, and at least this often.",
         least=0.05,
     )
     audit_seconds: float = _setting(
-        5.0, "How often all live tasks are compared with the log, to find a lost last message.", least=0.05
+        5.0,
+        "How often all live tasks are compared with the log, to find a lost last message. More often when"
+        " probe_seconds or a third of lease_seconds is shorter.",
+        least=0.05,
     )
     channels_bytes: int = _setting(
         256 * 1024 * 1024, "What all tasks together may take of the gateway's memory.", least=0
