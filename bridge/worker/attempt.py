@@ -64,6 +64,7 @@ class Attempt:
         self._lease = settings.lease_seconds
         self._check = settings.cancel_check_seconds
         self._flush = settings.flush_milliseconds / 1000
+        self._room = settings.max_task_bytes
         self._limit = settings.max_task_bytes * LOG_FACTOR
         self._pieces: deque[Piece] = deque()
         self._fold = Fold()
@@ -138,7 +139,7 @@ class Attempt:
         found = []
         lease_ms = int(self._lease * 1000)
         if not self._opened:
-            found.append(calls.open(self.task_id, token=self._token, lease_ms=lease_ms))
+            found.append(calls.open(self.task_id, token=self._token, lease_ms=lease_ms, room=self._room))
         elif now >= min(self._heard_at + self._check, self._leased_at + self._lease / 3):
             found.append(calls.renew(self.task_id, token=self._token, lease_ms=lease_ms))
         if self._in_flight is None:

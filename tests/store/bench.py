@@ -55,8 +55,8 @@ class Bench:
     def create(self, creation: str = "c1", owner: str = "", age_ms: int = 0) -> Answer:
         return self.run(self.calls.create(self.task_id, owner=owner, creation=creation, age_ms=age_ms))
 
-    def open(self, token: str, lease_ms: int = LEASE_MS) -> Answer:
-        return self.run(self.calls.open(self.task_id, token=token, lease_ms=lease_ms))
+    def open(self, token: str, lease_ms: int = LEASE_MS, room: int = LIMIT) -> Answer:
+        return self.run(self.calls.open(self.task_id, token=token, lease_ms=lease_ms, room=room))
 
     def append(
         self, token: str, batch: int, *events: Event, length: bytes = b"{}", limit: int = LIMIT

@@ -460,6 +460,19 @@ def test_a_full_log_is_marked(
     assert (end.truncated, end.length, end.state) == (True, {"text": 1}, "succeeded")
 
 
+def test_earlier_attempts_take_no_room(settings: Settings, redis_client: redis.Redis) -> None:
+    """However much text retries have voided, the next one may write as much as the first."""
+    small = settings.with_(max_task_bytes=1024)
+    runs = [bridge.task("t", settings=small) for _ in range(6)]
+    for run in runs:
+        run.start()
+        run.report_progress("y" * 1000)
+        acknowledged(redis_client, "t", "y" * 1000)
+    assert runs[-1].finish()
+    end = end_of(redis_client, "t")
+    assert (end.state, end.truncated, end.length) == ("succeeded", False, {"text": 1000})
+
+
 def test_a_key_of_another_type_disturbs_only_its_task(
     settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,6 +31,8 @@ from bridge.store.keys import Keys
 
 NAMES: Final = ("create", "open", "append", "renew", "close", "cancel", "expire", "restore")
 
+MAX_JOINED_BYTES: Final = 16 * 1024 * 1024
+"""What `open` assumes that one attempt may write, if it isn't told."""
 
 _TEMPORARY: Final = (NoScriptError, ReadOnlyError, ClusterDownError, TryAgainError, OutOfMemoryError)
 _TEMPORARY_CODE: Final = re.compile(r"(^|: )(BUSY|MISCONF|NOREPLICAS) ")
@@ -146,9 +148,9 @@ class Calls:
         """Announce a task. `creation` names this call, `age_ms` says how long ago it was first made."""
         return self._call("create", task_id, owner, creation, age_ms)
 
-    def open(self, task_id: str, *, token: str, lease_ms: int) -> Call:
-        """Begin an attempt; a lease of 0 means none."""
-        return self._call("open", task_id, token, lease_ms)
+    def open(self, task_id: str, *, token: str, lease_ms: int, room: int = MAX_JOINED_BYTES) -> Call:
+        """Begin an attempt; a lease of 0 means none. A log that holds more than `room` bytes is begun anew."""
+        return self._call("open", task_id, token, lease_ms, room)
 
     def append(
         self,

@@ -1,5 +1,8 @@
--- open: a worker begins an attempt. ARGV[4] its token, ARGV[5] lease (ms).
+-- open: a worker begins an attempt. ARGV[4] its token, ARGV[5] lease (ms), ARGV[6] the most bytes that a log
+-- may already hold for an attempt that joins it.
 --
+-- Earlier attempts' text in the same epoch is void, but it counts against what the log may hold. Where there
+-- is more of it than one attempt may write, the new one begins a new epoch, so that it has room for its own.
 -- The newest attempt fences all older ones. With the cancel flag set there is no new attempt: the task is,
 -- or stays, ended as cancelled.
 local token, lease = ARGV[4], lease_until(ARGV[5])
@@ -28,7 +31,7 @@ if not KNOWN then
 elseif task.state == 'queued' and not moved() then
   take_over(token, task.attempt + 1, lease)
 else
-  if ended() or moved() then new_epoch(0) end
+  if ended() or moved() or task.bytes > tonumber(ARGV[6]) then new_epoch(0) end
   take_over(token, task.attempt + 1, lease)
   emit_reset('retry')
 end
