@@ -20,6 +20,8 @@ from tests.store.bench import LEASE_MS, PUBLISH_LIMIT, Bench
 QUEUED = State("queued")
 RUNNING = State("running", 1)
 HI = Chunk("hi")
+THE_WAY_MS = 1000
+"""More than a call is under way here: its age is taken when it is sent."""
 WORKER_LOST = {"code": "worker_lost", "message": "The worker stopped without finishing this task."}
 
 
@@ -124,6 +126,40 @@ def test_create_on_an_ended_task_clears_the_cancel_flag(bench: Bench) -> None:
     assert bench.open("t1").verdict == "applied"
 
 
+def test_create_made_while_the_task_ran_does_not_wipe_that_run(bench: Bench) -> None:
+    """Found running, and repeated after the end because the answer got lost: each means the run there was."""
+    bench.create("c1")
+    bench.open("t1")
+    for name in ("c2", "c3"):
+        assert bench.create(name).verdict == "seen"
+    made = bench.now()
+    bench.tick()
+    bench.close("t1", 1)
+    bench.tick()
+    for name in ("c1", "c2", "c3", "held up until now"):
+        assert bench.create(name, age_ms=bench.now() - made + THE_WAY_MS).verdict == "seen"
+    assert bench.create("c3").verdict == "seen"
+    assert bench.hash()["state"] == "succeeded"
+    assert bench.create("made after the end").verdict == "applied"
+
+
+@pytest.mark.parametrize("ended_by", ["cancel", "expire"])
+def test_create_made_before_an_end_that_no_worker_wrote(bench: Bench, ended_by: str) -> None:
+    """What was said of an end holds whoever ended the task."""
+    bench.create("c1")
+    made = bench.now()
+    bench.tick()
+    if ended_by == "cancel":
+        bench.cancel()
+    else:
+        bench.open("t1")
+        bench.let_lease_end()
+        bench.expire()
+    bench.tick()
+    assert bench.create("c2", age_ms=bench.now() - made + THE_WAY_MS).verdict == "seen"
+    assert bench.create("c3").verdict == "applied"
+
+
 def test_late_create_does_not_wipe_a_finished_run(bench: Bench) -> None:
     """An announcement that lay about since before the run began isn't taken for a new one."""
     finish(bench)
@@ -200,6 +236,18 @@ def test_open_of_a_running_task_resets_in_the_same_epoch(bench: Bench) -> None:
     assert (second.verdict, second.attempt, second.batch) == ("applied", 2, 0)
     assert second.position.epoch == first.position.epoch
     assert bench.events() == [RUNNING, HI, Reset("retry", 2), State("running", 2)]
+
+
+def test_open_of_a_running_task_with_a_large_log_starts_a_new_epoch(bench: Bench) -> None:
+    """Void text of earlier attempts goes when it is more than one attempt may write, and not before."""
+    bench.open("t1")
+    bench.append("t1", 1, Chunk("x" * 500))
+    bench.open("t2", room=int(bench.hash()["bytes"]))
+    assert bench.lives == 1
+    answer = bench.open("t3", room=int(bench.hash()["bytes"]) - 1)
+    assert (answer.verdict, answer.attempt, bench.lives) == ("applied", 3, 2)
+    assert bench.events() == [Reset("retry", 3), State("running", 3)]
+    assert bench.open("t3", room=0).verdict == "seen"
 
 
 def test_open_fences_older_attempts(bench: Bench) -> None:

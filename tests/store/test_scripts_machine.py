@@ -75,7 +75,7 @@ class Model:
         if not self.known:
             self._begin("queued", creation=creation, owner=owner)
             return "applied"
-        again = self.state not in LIVE and creation != self.creation and not (late and self.started)
+        again = self.state not in LIVE and creation != self.creation and not late
         if again:
             self.lives += 1
             self.superseded.append(self.token)
@@ -84,7 +84,8 @@ class Model:
             self.owner = owner or self.owner
             return "applied"
         self.owner = self.owner or owner
-        self.creation = self.creation or creation
+        if self.state in LIVE:
+            self.creation = creation
         return "seen"
 
     def open(self, token: str) -> str:

@@ -18,9 +18,9 @@ local clock = redis.call('TIME')
 local NOW = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
 local FIELDS = {'epoch', 'seq', 'state', 'attempt', 'token', 'tokens', 'batch', 'lease', 'cancel',
-  'owner', 'bytes', 'length', 'created', 'started', 'code', 'chunk_at', 'creation', 'restore'}
+  'owner', 'bytes', 'length', 'created', 'started', 'code', 'chunk_at', 'creation', 'restore', 'ended'}
 local NUMBERS = {epoch = true, seq = true, attempt = true, batch = true, lease = true, cancel = true,
-  bytes = true, created = true, started = true, chunk_at = true}
+  bytes = true, created = true, started = true, chunk_at = true, ended = true}
 
 local task = {} -- the hash as it is now
 local dirty = {} -- the fields to be written
@@ -118,6 +118,7 @@ local function emit_end(state, code, message)
   set('state', state)
   set('code', code)
   set('lease', 0)
+  set('ended', NOW)
 end
 
 -- A new attempt takes over: its token fences all older ones. The last sixteen tokens are remembered, so
