@@ -210,10 +210,11 @@ class Channel:
 
         Nothing is also the answer while a read must come first; the follower is woken when it is there.
         """
+        had = follower.position
         restarted = self._resolve(follower)
         if restarted is None:
             return None
-        prefix = self._reset_frame(follower) if restarted else b""
+        prefix = self._reset_frame(follower, had) if restarted else b""
         if follower.position.seq == self._history.seq:
             return prefix or None
         stop, piece = self._history.piece(follower.position.seq, follower.dialect)
@@ -271,9 +272,12 @@ class Channel:
             follower.read_awaited = self.want_read()
         return self.reads_done >= follower.read_awaited
 
-    def _reset_frame(self, follower: Follower) -> bytes:
-        """The `reset` for a follower that was put back; none where the log itself says `reset` anyway."""
-        if self._history.last_reset:
+    def _reset_frame(self, follower: Follower, had: Position) -> bytes:
+        """The `reset` for a follower that was put back; none where the log itself says `reset` anyway, unless
+        the client would take that one for an event that it `had` already.
+        """
+        newest = self._history.last_reset
+        if newest and had < Position(self.position.epoch, newest):
             return b""
         reset = Reset("other_log", self.view.attempt)
         return follower.dialect([Entry(follower.position, reset, encode(reset))])

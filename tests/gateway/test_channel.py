@@ -301,6 +301,20 @@ def test_a_log_that_says_reset_itself_needs_no_other() -> None:
     assert reader.resets == 1
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_reset_that_the_client_had_is_not_enough(resumed: bool) -> None:
+    """A log that lost its last events still begins with a `reset` that clients have seen, and would drop."""
+    longer = [*RETRIED, *entries(EPOCH + 9, [Chunk("!")], after=3)]
+    hub = Hub(longer)
+    reader = hub.join(Reader(longer[-1].position, had=longer) if resumed else Reader())
+    reader.got.clear()
+    hub.channel.want_read()
+    hub.read(RETRIED)
+    reader.catch_up(hub.channel)
+    assert reader.got == [Position(EPOCH + 9, 0), *[entry.position for entry in RETRIED]]
+    assert reader.view.as_dict() == fold(RETRIED).as_dict()
+
+
 def test_a_follower_of_an_older_generation_needs_no_read() -> None:
     """Lost writes leave followers ahead of the log; the read that found it is proof enough."""
     hub = Hub(LOG)
