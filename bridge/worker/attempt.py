@@ -13,7 +13,9 @@ Rules
    follows after it. A repair has a name, so that repeating it is harmless.
 4. "Fenced" by an attempt with a lower number means that Redis lost our `open`: that is a loss, too, and
    `restore` decides who is right.
-5. The end and the last batch are one call. Once it is confirmed, or refused for good, the attempt is `over`.
+5. A log that is full is mostly old progress and data, of which only the latest counts: it is written anew,
+   as after a loss. Content is left out only where that wouldn't make much room, or didn't.
+6. The end and the last batch are one call. Once it is confirmed, or refused for good, the attempt is `over`.
 """
 
 from __future__ import annotations
@@ -40,8 +42,17 @@ log = logging.getLogger(__name__)
 
 LOG_FACTOR: Final = 4
 """The log of an epoch may hold several attempts and much progress: so many times `max_task_bytes`."""
+COMPACT_FRACTION: Final = 0.5
+"""A full log is written anew if that needs no more than this part of it; else it would soon be full again."""
 REPAIR_PAUSE_SECONDS: Final = 1.0
 """Between two repairs of one attempt: a Redis that evicts at once what is written must not be flooded."""
+
+
+_SAID: Final = {
+    "log_lost": (logging.WARNING, "task %s: Redis has lost some of it; its content is written anew"),
+    "worker_returned": (logging.WARNING, "task %s: it was declared lost; its content is written anew"),
+    "compacted": (logging.INFO, "task %s: its log is full; its content is written anew, merged"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,7 @@ class Attempt:
         self._repaired_at = -math.inf
         self._ending: Ending | None = None
         self._full = False
+        self._compacted = False
         self._warned = False
         # What Redis said about this attempt.
         self._opened = False
@@ -85,6 +97,7 @@ class Attempt:
         self._generation = 0
         # Times of the monotonic clock.
         self._flushed_at = -math.inf
+        self._progressed_at = -math.inf
         self._leased_at = -math.inf
         self._heard_at = -math.inf
         self._hold_until = -math.inf
@@ -124,7 +137,7 @@ class Attempt:
             wanted = now
         else:
             renew_at = min(self._heard_at + self._check, self._leased_at + self._lease / 3)
-            wanted = min(self._buffer.due(self._flushed_at, self._flush), renew_at)
+            wanted = min(self._content_due(), renew_at)
         return max(wanted, self._hold_until)
 
     def next_calls(self, calls: Calls, generation: int, now: float) -> list[Call]:
@@ -169,11 +182,17 @@ class Attempt:
 
     # What to send.
 
+    def _content_due(self) -> float:
+        return self._buffer.due(self._flushed_at, self._flush, self._progressed_at)
+
     def _next_batch(self, calls: Calls, now: float) -> Batch | None:
         ending = self._ending  # set by another thread, after it closed the buffer
-        if not self._pieces and (ending or now >= self._buffer.due(self._flushed_at, self._flush)):
-            self._pieces.extend(self._buffer.take())
+        if not self._pieces and (ending or now >= self._content_due()):
+            taken = self._buffer.take()
+            self._pieces.extend(taken)
             self._flushed_at = now
+            if any(piece.kind == "progress" for piece in taken):
+                self._progressed_at = now
         if self._buffer.truncated and not self._warned:
             self._warned = True
             log.warning("task %s has reported more than max_task_bytes; the rest is left out", self.task_id)
@@ -237,7 +256,7 @@ class Attempt:
             case "fenced":
                 self._fenced(script, reply, now)
             case "full":
-                self._refuse_content(now)
+                self._make_room(now)
             case verdict:
                 self._refused(StoreError(f"{script} answered {verdict}"), now)
         return False
@@ -255,6 +274,7 @@ class Attempt:
                 self._plan_repair("log_lost", now)
                 return False
         elif self._in_flight is not None:
+            self._compacted = False
             self._acknowledged = self._in_flight.number
             self._fold.add(self._in_flight.pieces)
             self._in_flight = None
@@ -289,14 +309,19 @@ class Attempt:
         self._stop()
 
     def _plan_repair(self, reason: str, now: float) -> None:
-        log.warning(
-            "task %s: %s; its content is written anew",
-            self.task_id,
-            "it was declared lost" if reason == "worker_returned" else "Redis has lost some of it",
-        )
+        log.log(*_SAID[reason], self.task_id)
         self._repair = _Repair(secrets.token_hex(8), reason)
         self._hold_until = max(self._hold_until, self._repaired_at + REPAIR_PAUSE_SECONDS)
         self._repaired_at = now
+
+    def _make_room(self, now: float) -> None:
+        """The log is full, and the batch refused: compact what is there, or leave the rest out."""
+        needed = sum(len(data) for data in self._fold.wire()[1::2])
+        if self._compacted or self._full or needed > self._limit * COMPACT_FRACTION:
+            self._refuse_content(now)
+        else:
+            self._compacted = True
+            self._plan_repair("compacted", now)
 
     def _refuse_content(self, now: float) -> None:
         if self._full:

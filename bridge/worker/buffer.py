@@ -26,15 +26,17 @@ from bridge.events import Progress, encode, utf8
 from bridge.worker.fold import Fact, Piece, chunks
 
 EMPTY: Final = 0
-TEXT: Final = 1
-"""Text waits: it goes when `flush_milliseconds` are over since the last time."""
-PROGRESS: Final = 2
-"""A progress waits: the same, but never longer than `PROGRESS_SECONDS`."""
+PROGRESS: Final = 1
+"""Only a progress waits: it goes `PROGRESS_SECONDS` after whatever went last, but not too often."""
+TEXT: Final = 2
+"""Text waits: it goes when `flush_milliseconds` are over since the last time, and takes a progress along."""
 URGENT: Final = 3
 """There is data, or much text, or this is the end: at once."""
 
 PROGRESS_SECONDS: Final = 0.02
 """A progress may come with every turn of a fast loop, so it doesn't go at once."""
+PROGRESS_INTERVAL_SECONDS: Final = 0.25
+"""A progress that goes alone comes so long after the one before: each stays in the log, and few see more."""
 
 MAX_FIELDS: Final = 100
 """Text fields of one attempt; the text of further ones is left out."""
@@ -160,6 +162,8 @@ class Buffer:
             self._progress_at = len(self._items) - 1
             if self.level < PROGRESS:
                 self._rise(PROGRESS)
+            elif self.level == TEXT:
+                self.signal()  # it may be due before the text
 
     def add_data(self, name: str, data: bytes) -> None:
         """Set a named value; `data` is the JSON of the whole event."""
@@ -225,13 +229,17 @@ class Buffer:
             if EMPTY < self.level < URGENT:
                 self._rise(URGENT)
 
-    def due(self, last_flush: float, flush_seconds: float) -> float:
-        """When the content should be fetched, if it was fetched last at `last_flush`."""
-        if self.level == TEXT:
-            return last_flush + flush_seconds
-        if self.level == PROGRESS:
-            return last_flush + min(flush_seconds, PROGRESS_SECONDS)
-        return -math.inf if self.level == URGENT else math.inf
+    def due(self, last_flush: float, flush_seconds: float, last_progress: float = -math.inf) -> float:
+        """When the content should be fetched, if it was fetched last at `last_flush`, and last with a
+        progress in it at `last_progress`.
+        """
+        if self.level == URGENT:
+            return -math.inf
+        due = last_flush + flush_seconds if self.level == TEXT else math.inf
+        if self._progress_at >= 0:
+            soon = last_flush + min(flush_seconds, PROGRESS_SECONDS)
+            due = min(due, max(soon, last_progress + PROGRESS_INTERVAL_SECONDS))
+        return due
 
     def take(self) -> list[Piece]:
         """All that is here, in order, merged, and cut to the size of chunks."""

@@ -15,7 +15,7 @@ from bridge.store.scripts import Answer, Call, Calls
 from bridge.worker import attempt as module
 from bridge.worker.attempt import Attempt
 from bridge.worker.batch import BATCH_BYTES
-from bridge.worker.buffer import Buffer
+from bridge.worker.buffer import PROGRESS_INTERVAL_SECONDS, Buffer
 from bridge.worker.outcome import Ending
 
 CALLS = Calls(Keys("bridge:", 0, 86_400_000, 3_600_000))
@@ -232,11 +232,51 @@ def test_an_end_whose_answer_got_lost_is_ours() -> None:
     assert (bench.attempt.over, bench.attempt.confirmed) == (True, True)
 
 
-def test_a_full_log_gets_an_end_without_content() -> None:
-    """Redis takes no more: the rest is left out, and the end says so."""
+def test_a_full_log_is_compacted() -> None:
+    """A log that old progress has filled is written anew; the refused batch follows, and nothing is lost."""
     bench = Bench().opened()
     bench.buffer.add_text("x", "text")
     bench.next()
+    bench.answer(reply("applied", batch=1))
+    for number in (2, 3, 4):  # as often as need be
+        bench.now += module.REPAIR_PAUSE_SECONDS
+        bench.buffer.add_progress(number / 10, None)
+        bench.next()
+        batch = bench.calls[-1]
+        renewed = [reply("applied", batch=number - 1)] * (len(bench.calls) - 1)
+        bench.answer(*renewed, reply("full", batch=number - 1))
+        assert bench.next() == ["restore"]
+        assert bench.arguments()[3:5] == ("compacted", number - 1)
+        assert len(bench.arguments()[12:]) == (2 if number == 2 else 4)
+        bench.answer(reply("applied", batch=number - 1))
+        assert bench.next() == ["append"]
+        assert bench.calls == [batch]
+        bench.answer(reply("applied", batch=number))
+    assert not bench.buffer.truncated
+
+
+def test_a_log_that_is_full_of_what_counts_is_not_compacted() -> None:
+    """Writing it anew would make too little room to be worth it, again and again."""
+    bench = Bench(Settings(flush_milliseconds=0, max_task_bytes=1024)).opened()
+    bench.buffer.add_text("\x00" * 1000, "text")  # six bytes each, in JSON
+    bench.next()
+    bench.answer(reply("applied", batch=1))
+    bench.buffer.add_text("y", "text")
+    bench.next()
+    bench.answer(reply("full", batch=1))
+    assert bench.next() == []
+    assert bench.buffer.truncated
+
+
+def test_a_full_log_gets_an_end_without_content() -> None:
+    """Redis takes no more, also of a log written anew: the rest is left out, and the end says so."""
+    bench = Bench().opened()
+    bench.buffer.add_text("x", "text")
+    bench.next()
+    bench.answer(reply("full"))
+    assert bench.next() == ["restore"]
+    bench.answer(reply("applied"))
+    assert bench.next() == ["append"]
     bench.answer(reply("full"))
     bench.buffer.add_text("y", "text")
     assert bench.next() == []
@@ -310,6 +350,38 @@ def test_a_silent_task_renews() -> None:
         renewals += len(scripts) - 1
         bench.answer(*[reply("applied", batch=bench.arguments()[1])] * len(scripts))
     assert renewals == 5
+
+
+def test_a_progress_goes_at_once_and_then_now_and_then() -> None:
+    """A loop that reports all the time writes a few progresses a second, and the latest at the end."""
+    bench = Bench(Settings()).opened()
+    bench.now += 0.5
+    started, sent = bench.now, []
+    for step in range(100):
+        bench.buffer.add_progress(step / 100, None)
+        if "append" in bench.next():
+            sent.append(bench.now - started)
+            bench.answer(*[reply("applied", batch=bench.arguments()[1])] * len(bench.calls))
+        bench.now += 0.01
+    assert sent == pytest.approx([0, 0.25, 0.5, 0.75], abs=0.04)
+    bench.attempt.end(Ending("succeeded"))
+    assert bench.next()[-1] == "close"
+    assert json.loads(bench.arguments()[-1])["progress"] == 0.99
+
+
+def test_text_does_not_wait_for_the_next_progress() -> None:
+    """Text that joins a progress is due in its own time, and takes it along."""
+    bench = Bench(Settings()).opened()
+    bench.buffer.add_progress(0.1, None)
+    bench.next()
+    bench.answer(reply("applied", batch=1))
+    bench.buffer.add_progress(0.2, None)
+    assert bench.attempt.due(bench.now) == bench.now + PROGRESS_INTERVAL_SECONDS
+    bench.buffer.add_text("x", "text")
+    assert bench.attempt.due(bench.now) == pytest.approx(bench.now + 0.02)
+    bench.now += 0.02
+    assert bench.next() == ["append"]
+    assert bench.arguments()[4::2] == ("progress", "chunk")
 
 
 def test_a_cancel_comes_with_any_answer() -> None:

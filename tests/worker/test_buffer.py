@@ -117,7 +117,7 @@ def test_the_pump_is_told_only_when_the_level_rises() -> None:
         buffer.add_text("x", "text")
     buffer.take()
     buffer.add_text("x", "text")
-    assert signals == [TEXT, PROGRESS, URGENT, TEXT]
+    assert signals == [TEXT, TEXT, URGENT, TEXT]
 
 
 def test_text_is_cut_exactly_at_the_limit() -> None:

@@ -448,22 +448,38 @@ def test_a_worker_that_was_declared_lost_comes_back(settings: Settings, redis_cl
 def test_a_full_log_is_marked(
     settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When earlier attempts have filled the log, the end says truncated, and the work isn't stopped."""
-    with bridge.task("t"):
-        report_progress("a")
-        acknowledged(redis_client, "t", "a")
-        change(redis_client, "t", bytes=settings.max_task_bytes * 4)
-        assert report_progress("b")
+    """Where writing the log anew wouldn't help, the end says truncated, and the work isn't stopped."""
+    small = settings.with_(max_task_bytes=1024)
+    with bridge.task("t", settings=small):
+        assert report_progress("\x00" * 500)  # six bytes each, in JSON
+        acknowledged(redis_client, "t", "\x00" * 500)
+        assert report_progress("\x00" * 500)
         eventually(lambda: "its log is full" in caplog.text)
         assert report_progress("c")
     end = end_of(redis_client, "t")
-    assert (end.truncated, end.length, end.state) == (True, {"text": 1}, "succeeded")
+    assert (end.truncated, end.length, end.state) == (True, {"text": 500}, "succeeded")
+
+
+def test_a_log_full_of_old_progress_is_compacted(settings: Settings, redis_client: redis.Redis) -> None:
+    """What nobody needs any more makes room, as often as need be; nothing that counts is left out."""
+    with bridge.task("t") as task:
+        text = ""
+        for number in range(3):
+            report_progress(number / 10, message="reading")
+            text += f"{number}"
+            report_progress(f"{number}")
+            acknowledged(redis_client, "t", text)
+            change(redis_client, "t", bytes=settings.max_task_bytes * 4)
+        task.report_progress("end")
+    assert resets(redis_client, "t") == ["compacted"]
+    view, end = read_view(redis_client, "t"), end_of(redis_client, "t")
+    assert (view.text, view.progress, view.message, end.truncated) == ("012end", 0.2, "reading", False)
 
 
 def test_earlier_attempts_take_no_room(settings: Settings, redis_client: redis.Redis) -> None:
     """However much text retries have voided, the next one may write as much as the first."""
     small = settings.with_(max_task_bytes=1024)
-    runs = [bridge.task("t", settings=small) for _ in range(6)]
+    runs = [bridge.task("t", settings=small, bind=False) for _ in range(6)]
     for run in runs:
         run.start()
         run.report_progress("y" * 1000)
