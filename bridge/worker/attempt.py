@@ -70,6 +70,8 @@ class Attempt:
         self.over = False
         self.confirmed = False
         self.done = Latch()
+        self.waited = False
+        """Whether the work has waited its time for the end. Then nobody waits for it a second time."""
         self._buffer = buffer
         self._token = secrets.token_hex(8)
         self._lease = settings.lease_seconds
@@ -118,8 +120,8 @@ class Attempt:
         return self._ending is not None and not self.over
 
     def quiet(self) -> bool:
-        """Whether nothing waits to be sent but signs of life."""
-        return self.over or (
+        """Whether nothing is worth waiting for: all is sent but signs of life, or it was waited for."""
+        return self.over or self.waited or (
             self._opened and not (self._repair or self._in_flight or self._pieces or self._ending)
             and not self._buffer.level
         )  # fmt: skip

@@ -38,7 +38,7 @@ class Job(Protocol):
         """Don't wait to merge."""
 
     def quiet(self) -> bool:
-        """Whether all is said."""
+        """Whether nothing is worth waiting for any more."""
 
     def size(self) -> int:
         """Bytes that it holds."""

@@ -50,6 +50,7 @@ class _Flush:
 
     def __init__(self) -> None:
         self.done = Latch()
+        self.complete = False
 
 
 class _Stop:
@@ -86,6 +87,7 @@ class Pump:
             self._inbox.put(job)
         else:
             job.give_up("no thread can be started")
+            self._creations.discard(job)
 
     def announce(self, job: Job) -> bool:
         """Take an announcement on, unless too many are waiting; whether it was taken."""
@@ -105,12 +107,14 @@ class Pump:
         self._inbox.put(job)
 
     def flush(self, seconds: float) -> bool:
-        """Wait, at most so long, until all that was handed in is sent; whether it was."""
+        """Wait, at most so long, until all that was handed in is sent, but for what somebody has waited for
+        already; whether all is sent.
+        """
         if self._thread is None or not self._thread.is_alive():
             return True
         flush = _Flush()
         self._inbox.put(flush)
-        return flush.done.wait(seconds)
+        return flush.done.wait(seconds) and flush.complete
 
     def stop(self, seconds: float = 10.0) -> None:
         """End the thread, whatever is left to send."""
@@ -151,9 +155,14 @@ class Pump:
                 self._exchange(now)
             except StoreError as error:
                 self._failed(error)
-        for flush in [f for f in self._flushes if all(job.quiet() for job in self._jobs)]:
-            self._flushes.remove(flush)
-            flush.done.set()
+        self._answer_flushes()
+
+    def _answer_flushes(self) -> None:
+        if self._flushes and all(job.quiet() for job in self._jobs):
+            for flush in self._flushes:
+                flush.complete = not any(job.ending for job in self._jobs)
+                flush.done.set()
+            self._flushes.clear()
 
     def _next_time(self) -> float:
         """When something is due next."""
@@ -242,6 +251,7 @@ class Pump:
             except Exception:
                 log.exception("task %s can't be sent", job.task_id)
                 job.give_up("the bridge has an error")
+                self._schedule(job)
                 continue
             size += sum(_size(call) for call in calls)
             work.append((job, calls))

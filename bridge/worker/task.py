@@ -166,7 +166,7 @@ class Task:
             return False
         # A generator that is closed may be so by the garbage collector, where nothing should wait.
         if not isinstance(raised, GeneratorExit):
-            self._check(attempt.done.wait(self._settings.close_timeout_seconds))
+            self._check(attempt, attempt.done.wait(self._settings.close_timeout_seconds))
         return attempt.confirmed
 
     async def finish_async(self, raised: BaseException | None = None) -> bool:
@@ -176,7 +176,7 @@ class Task:
             return False
         # A coroutine that is closed must not await anything any more.
         if not isinstance(raised, GeneratorExit):
-            self._check(await attempt.done.wait_async(self._settings.close_timeout_seconds))
+            self._check(attempt, await attempt.done.wait_async(self._settings.close_timeout_seconds))
         return attempt.confirmed
 
     def _leave(self, raised: BaseException | None) -> Attempt | None:
@@ -212,8 +212,9 @@ class Task:
         except ValueError:
             pass  # a copy of the context in which it began
 
-    def _check(self, done: bool) -> None:
+    def _check(self, attempt: Attempt, done: bool) -> None:
         if not done:
+            attempt.waited = True
             log.warning("the end of task %s isn't confirmed yet; it goes on being sent", self.id)
 
     # As a block and as a decorator.

@@ -263,6 +263,23 @@ bridge.report_progress("x")
     assert "ends before all reports are sent" in done.stderr
 
 
+def test_the_exit_does_not_wait_again(unused_tcp_port: int) -> None:
+    """What a block has waited for in vain isn't waited for a second time, but the exit says it's not sent."""
+    code = """
+import logging, bridge
+from bridge.worker import process
+logging.basicConfig()
+patient = bridge.configure()
+process._pump_for(patient)  # so the exit may take long
+with bridge.task("t", settings=patient.with_(close_timeout_seconds=0)):
+    bridge.report_progress("x")
+"""
+    url = f"redis://127.0.0.1:{unused_tcp_port}/0"
+    done = run_python(code, url, BRIDGE_CLOSE_TIMEOUT_SECONDS="1000")
+    assert done.returncode == 0
+    assert "ends before all reports are sent" in done.stderr
+
+
 def test_no_thread_is_started_at_exit(redis_url: str, redis_client: redis.Redis) -> None:
     """A task that begins when the interpreter already ends does nothing, quietly for the work."""
     code = """

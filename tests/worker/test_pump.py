@@ -21,6 +21,7 @@ from bridge.settings import Settings
 from bridge.worker import process
 from bridge.worker import pump as module
 from bridge.worker.attempt import Attempt
+from bridge.worker.creation import Creation
 from bridge.worker.pump import Pump
 from tests.servers import RedisProcess
 from tests.waiting import eventually
@@ -618,6 +619,21 @@ def test_an_error_of_its_own_stays_inside(
         assert report_progress("fine")
     assert "ZeroDivisionError" in caplog.text
     assert read_view(redis_client, "fine").text == "fine"
+
+
+def test_a_job_with_an_error_is_forgotten(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given up takes no place from others, and nobody waits for it."""
+    monkeypatch.setattr(module, "MAX_CREATIONS", 1)
+    real = Creation.next_calls
+    monkeypatch.setattr(Creation, "next_calls", lambda self, *_: 1 // 0)
+    for number in range(3):
+        assert not bridge.create_task(f"broken{number}")
+    monkeypatch.setattr(Creation, "next_calls", real)
+    assert bridge.create_task("fine")
+    (pump,) = process._state.pumps.values()
+    assert (pump._jobs, pump._creations) == ({}, set())
 
 
 def test_the_thread_survives_what_nobody_expected(
