@@ -33,6 +33,11 @@ COMMANDS: Final = {
 class LazyGroup(click.Group):
     """A group that knows its commands' names and imports them when they are needed."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as the program that it is."""
+        _open_standard_streams()
+        return super().__call__(*args, **kwargs)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names, in the order of the table."""
         return list(COMMANDS)
@@ -63,6 +68,27 @@ class LazyGroup(click.Group):
         except BrokenPipeError:
             _forget_stdout()
             raise click.exceptions.Exit(errors.CLOSED_PIPE) from None
+
+
+def _open_standard_streams() -> None:
+    """Give descriptors 0, 1 and 2 that were closed (``<&-``, ``>&-``) to the null device.
+
+    Else the next file or socket would get one of these numbers, and what is printed, or what a command that
+    we run writes, would go there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null == number:
+                os.set_inheritable(null, True)
+            else:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            # As Python has them: never closed.
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _forget_stdout() -> None:

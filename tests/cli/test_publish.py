@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from bridge.cli import main
 from bridge.events import Chunk
 from bridge.settings import Settings
-from tests.processes import program
+from tests.processes import environ, program
 from tests.waiting import eventually
 from tests.worker.logs import call, events, read_view
 
@@ -48,6 +49,16 @@ def test_text_arrives_as_it_is_written(redis_url: str, redis_client: redis.Redis
     assert (stdout, stderr, process.returncode) == (b"", b"", 0)
     assert read_view(redis_client, "job").state == "succeeded"
     assert sum(isinstance(event, Chunk) for event in events(redis_client, "job")) == 3
+
+
+def test_a_closed_standard_input_is_an_empty_one(redis_url: str, redis_client: redis.Redis) -> None:
+    """``<&-`` is as ``</dev/null``: a task without text."""
+    script = f"exec {sys.executable} -m bridge publish job <&-"
+    env = environ(BRIDGE_REDIS_URL=redis_url)
+    done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    view = read_view(redis_client, "job")
+    assert (view.text, view.state) == ("", "succeeded")
 
 
 def test_a_character_cut_in_two(redis_url: str, redis_client: redis.Redis) -> None:

@@ -21,7 +21,7 @@ from bridge.settings import Settings
 from bridge.store.connect import keys_for
 from bridge.store.scripts import Calls, run_pipeline
 from bridge.view import View
-from tests.processes import program, running
+from tests.processes import environ, program, running
 from tests.servers import RedisProcess
 from tests.waiting import eventually
 from tests.worker.logs import read_view
@@ -315,6 +315,26 @@ def test_without_redis_the_command_runs_all_the_same(unused_tcp_port: int) -> No
     assert "secret" not in said
     assert "Traceback" not in said
     assert "bridge: the end of task job isn't confirmed" in said
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("away", [False, True])
+def test_standard_streams_may_be_closed(
+    tasks: Tasks, unused_tcp_port: int, tmp_path: Path, closed: str, away: bool
+) -> None:
+    """What was closed is the null device, for us and for the command; nothing else changes."""
+    seen = tmp_path / "seen"
+    work = f"echo hi; cat; echo ho >&2; echo $? > {seen}; exit 4"
+    script = f"exec {sys.executable} -m bridge run --task job -- sh -c '{work}' {closed}"
+    url = f"redis://127.0.0.1:{unused_tcp_port}/0" if away else tasks.url
+    env = environ(BRIDGE_REDIS_URL=url, BRIDGE_CLOSE_TIMEOUT_SECONDS="0" if away else "10")
+    done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, check=False, timeout=30)
+    assert (done.returncode, seen.read_text()) == (4, "0\n"), done.stderr
+    assert b"Traceback" not in done.stderr
+    if ">&-" not in closed.replace("2>&-", ""):
+        assert done.stdout == b"hi\nho\n"
+    if not away:
+        assert tasks.view("job").text == "hi\nho\n"
 
 
 def test_ctrl_c_does_not_wait_for_redis(unused_tcp_port: int) -> None:
