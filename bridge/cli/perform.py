@@ -172,7 +172,7 @@ def _outcome(task: Task, end: End | None, stops: _Stops) -> Outcome:
     """What became of the work; tells the task, too."""
     if end is not None and end.state == "failed":
         said = end.error or {}
-        task.fail(said.get("code", "failed"), said.get("message", ""))
+        task.fail(said.get("code", "failed"), said.get("message", ""), end.result)
         return Outcome("failed", (end.result or {}).get("exit_code", errors.FAILED))
     if end is not None and end.state == "succeeded":
         task.succeed(end.result, end.usage)

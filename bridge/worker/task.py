@@ -20,6 +20,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
@@ -124,23 +125,27 @@ class Task:
         """
         if usage is not None and not isinstance(usage, Mapping):
             raise TypeError("usage= must be a mapping, such as {'output_tokens': 12}")
-        result, size = json_copy(result)
-        kept, more = json_copy(None if usage is None else dict(usage))
-        truncated = size + more > self._settings.max_task_bytes
-        if truncated:
-            log.warning("task %s: its result is larger than max_task_bytes and is left out", self.id)
-            result = kept = None
-        self._said = Ending("succeeded", None, result, kept, truncated)
+        self._said = self._fitting(Ending("succeeded"), result, None if usage is None else dict(usage))
 
-    def fail(self, code: str, message: str) -> None:
+    def fail(self, code: str, message: str, result: Any = None) -> None:
         """Say that the task will end as failed. `code` is for programs, `message` for people.
+
+        `result` is as in `succeed`: what there is all the same.
 
         `worker_lost` and `unknown_task` are codes of the bridge's own; they raise `InvalidEvent`.
         """
         check_name(code, "code")
         if code in RESERVED_CODES:
             raise InvalidEvent(f"code={code!r} is the bridge's own; choose another")
-        self._said = Ending("failed", failure(code, str(message)))
+        self._said = self._fitting(Ending("failed", failure(code, str(message))), result, None)
+
+    def _fitting(self, said: Ending, result: Any, usage: dict[str, Any] | None) -> Ending:
+        result, size = json_copy(result)
+        usage, more = json_copy(usage)
+        if size + more > self._settings.max_task_bytes:
+            log.warning("task %s: its result is larger than max_task_bytes and is left out", self.id)
+            return replace(said, truncated=True)
+        return replace(said, result=result, usage=usage)
 
     # Without a block.
 

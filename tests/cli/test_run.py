@@ -96,6 +96,7 @@ def test_the_exit_code_is_the_commands(tasks: Tasks) -> None:
     view = tasks.view("job")
     assert (view.text, view.state) == ("so far\n", "failed")
     assert view.error == {"code": "exit_status", "message": "the command ended with exit status 7"}
+    assert view.result == {"exit_code": 7}
 
 
 def test_ended_by_a_signal(tasks: Tasks) -> None:

@@ -40,6 +40,20 @@ def test_fail_says_how_it_failed(settings: Settings, redis_client: redis.Redis) 
         task.fail("quota", "used up")
     end = end_of(redis_client, "t")
     assert (end.state, end.error) == ("failed", {"code": "quota", "message": "used up"})
+    assert end.result is None
+
+
+def test_a_failed_task_may_have_a_result(settings: Settings, redis_client: redis.Redis) -> None:
+    """What there is all the same goes along, also when the work raises afterwards, unless it is too large."""
+    failing = bridge.task("t").start()
+    failing.fail("quota", "used up", result={"done": 3})
+    failing.finish(LookupError())
+    end = end_of(redis_client, "t")
+    assert (end.state, end.result, end.truncated) == ("failed", {"done": 3}, False)
+    with bridge.task("u", settings=settings.with_(max_task_bytes=1024)) as task:
+        task.fail("quota", "used up", result="x" * 2000)
+    end = end_of(redis_client, "u")
+    assert (end.error, end.result, end.truncated) == ({"code": "quota", "message": "used up"}, None, True)
 
 
 def test_an_exception_passes_through(
