@@ -149,7 +149,7 @@ class Calls:
         return self._call("create", task_id, owner, creation, age_ms)
 
     def open(self, task_id: str, *, token: str, lease_ms: int, room: int = MAX_JOINED_BYTES) -> Call:
-        """Begin an attempt; a lease of 0 means none. A log that holds more than `room` bytes is begun anew."""
+        """Begin an attempt; a lease of 0 means none. A log of more than `room` bytes is begun anew."""
         return self._call("open", task_id, token, lease_ms, room)
 
     def append(
