@@ -63,7 +63,8 @@ async def _play(one: Scenario, tally: Tally, place: str, long: bool, seed: int) 
         bar.cancel()
         with suppress(asyncio.CancelledError):
             await bar
-        print(file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(file=sys.stderr, flush=True)
     return ""
 
 

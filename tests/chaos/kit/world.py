@@ -4,8 +4,10 @@ here, and the generator of chance that makes a run repeatable.
 
 from __future__ import annotations
 
+import itertools
+import os
 import resource
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -19,6 +21,7 @@ from tests.chaos.kit.workers import WorkerProcess
 from tests.followers import Follower
 from tests.proxy import Proxy, proxy
 from tests.servers import RedisProcess
+from tests.tools import find_tool
 
 T = TypeVar("T")
 
@@ -47,7 +50,7 @@ class World:
         self.random = Random(seed)
         self.tally = tally
         self.folder = folder
-        self.redis = RedisProcess(data_dir=folder)
+        self.redis = RedisProcess(data_dir=folder, binary=_chosen_server())
         self.settings: dict[str, Any] = dict(QUICK)
         self.gateways: list[GatewayProcess] = []
         self.workers: list[WorkerProcess] = []
@@ -93,18 +96,18 @@ class World:
     def crowd(
         self, tasks: Iterable[str], each: int, gateways: Sequence[GatewayProcess | str], **how: Any
     ) -> Crowd:
-        """`each` followers of each task, who choose among the gateways for every connection, and come back
-        when they lose it. They connect with `join`.
+        """`each` followers of each task, who begin at any of the gateways, and come back to the next one
+        when they lose their connection. They connect with `join`.
         """
         urls = [one if isinstance(one, str) else one.url for one in gateways]
         how = {"returns": True, "haste": HASTE, **how}
-        crowd = Crowd(
-            Follower(lambda: self.random.choice(urls), task_id, **how)
-            for task_id in tasks
-            for _ in range(each)
-        )
+        crowd = Crowd(Follower(self._in_turn(urls), task_id, **how) for task_id in tasks for _ in range(each))
         self.crowds.append(crowd)
         return crowd
+
+    def _in_turn(self, urls: Sequence[str]) -> Callable[[], str]:
+        turn = itertools.cycle(self.random.sample(urls, len(urls)))
+        return lambda: next(turn)
 
     async def follow(
         self, tasks: Iterable[str], each: int, gateways: Sequence[GatewayProcess | str], **how: Any
@@ -135,6 +138,12 @@ class World:
                 await gateway.kill()
         for one in self._proxies:
             one.__exit__(None, None, None)
+
+
+def _chosen_server() -> Path | None:
+    """The server program that BRIDGE_TEST_SERVER names, as in all tests."""
+    name = os.environ.get("BRIDGE_TEST_SERVER")
+    return find_tool(name) if name else None
 
 
 @asynccontextmanager

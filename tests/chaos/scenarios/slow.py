@@ -106,7 +106,7 @@ async def slow_readers(world: World) -> None:
     assert slow.followers[0].connections == 1, "who reads slowly was thrown out"
     world.tally.notes += [
         f"p99 of the others {before:.1f} ms before, {during:.1f} ms with them ({during / before:.2f} times)",
-        f"memory of the gateway grew by {memory / 1e6:.1f} MB ; the slow one got {pace.heard:,} bytes",
+        f"memory of the gateway grew by {memory / 1e6:.1f} MB; the slow one got {pace.heard:,} bytes",
     ]
     await worker.end("job")
     with world.tally.injecting(0):
