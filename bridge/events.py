@@ -55,10 +55,12 @@ _LATEST_TIME: Final = 253_402_300_799_999
 
 
 def check_task_id(task_id: str) -> str:
-    """Return `task_id` if it can name a task, else raise `InvalidTaskId`.
+    """Return `task_id` if it can name a task, else raise `InvalidTaskId`, or TypeError for what is no string.
 
     `.` and `..` can't: in a URL they are steps in the path, which clients take before they send it.
     """
+    if not isinstance(task_id, str):
+        raise TypeError(f"a task id is a string, not {type(task_id).__name__}: {task_id!r:.60}")
     if not TASK_ID.fullmatch(task_id) or task_id in (".", ".."):
         shown = repr(task_id[:60])
         raise InvalidTaskId(

@@ -20,6 +20,9 @@ from bridge.store.log import Store
 OPEN_SECONDS: Final = 2.0
 """So long Redis is asked whether the task was cancelled already, before the work begins all the same."""
 
+LAST_SECONDS: Final = 1.0
+"""So long the end may still take to reach Redis once a signal wants us to go."""
+
 ASK_SECONDS: Final = 0.1
 """How often a silent source's task is looked at; that costs no I/O."""
 
@@ -188,11 +191,14 @@ def _outcome(task: Task, end: End | None, stops: _Stops) -> Outcome:
 
 
 async def _finish(task: Task, stops: _Stops) -> bool:
-    """End the task; whether Redis knows. A signal meanwhile means: don't wait for that."""
+    """End the task; whether Redis knows. A signal meanwhile means: don't wait long for that. But a Redis that
+    is there must still be told, also when the signal comes in the very moment in which the work ends.
+    """
     # A task that has ended says stop to everybody.
     stops.ask_no_more()
     finishing = asyncio.ensure_future(task.finish_async())
-    stops.act = lambda _: finishing.cancel()
+    loop = asyncio.get_running_loop()
+    stops.act = lambda _: loop.call_later(LAST_SECONDS, finishing.cancel)
     try:
         return await finishing
     except asyncio.CancelledError:

@@ -84,6 +84,11 @@ def leave(buffer: Buffer) -> None:
     _state.open.discard(buffer)
 
 
+def patience(settings: Settings) -> float:
+    """How many seconds an end is worth waiting for now (see `Pump.patience`)."""
+    return _pump_for(settings).patience()
+
+
 def announce(task_id: str, owner: str, settings: Settings) -> Creation | None:
     """Hand a new announcement to the pump; None when it isn't taken any more, or too many are waiting."""
     if _shutting_down(task_id):

@@ -43,6 +43,7 @@ MAX_LEAVING_BYTES: Final = 256 * 1024 * 1024
 MAX_CREATIONS: Final = 1000
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 3.0
+LEAST_PATIENCE_SECONDS: Final = 1.0
 
 
 class _Flush:
@@ -69,6 +70,7 @@ class Pump:
         self._thread: threading.Thread | None = None
         self._creations: set[Job] = set()
         self._refusing = False
+        self._away_since: float | None = None
         # The rest belongs to the thread.
         self._jobs: dict[Job, None] = {}  # in the order in which they came
         self._timers: list[tuple[float, int, Job]] = []
@@ -115,6 +117,15 @@ class Pump:
         flush = _Flush()
         self._inbox.put(flush)
         return flush.done.wait(seconds) and flush.complete
+
+    def patience(self) -> float:
+        """How many seconds an end is worth waiting for: `close_timeout_seconds`, but counted from when Redis
+        went away. Work with many tasks must not stand still for that long at each of them.
+        """
+        longest, since = self.settings.close_timeout_seconds, self._away_since
+        if since is None:
+            return longest
+        return max(longest - (time.monotonic() - since), min(longest, LEAST_PATIENCE_SECONDS))
 
     def stop(self, seconds: float = 10.0) -> None:
         """End the thread, whatever is left to send."""
@@ -276,6 +287,7 @@ class Pump:
             return
         self._writer.disconnect()
         if not self._failures:
+            self._away_since = time.monotonic()
             log.warning(
                 "Redis at %s: %s; reports are kept and sent when it is back",
                 shown(self.settings.redis_url),
@@ -298,6 +310,7 @@ class Pump:
         if self._failures:
             log.info("Redis at %s is back", shown(self.settings.redis_url))
         self._failures = 0
+        self._away_since = None
         self._refusing = False
 
     def _pause(self) -> None:

@@ -161,7 +161,8 @@ class Task:
         return self
 
     def finish(self, raised: BaseException | None = None) -> bool:
-        """End the run; whether Redis has confirmed that. Waits for it at most `close_timeout_seconds`.
+        """End the run; whether Redis has confirmed that. Waits for it at most `close_timeout_seconds`,
+        and only a second where Redis has been away for longer than that already.
 
         `raised` is what the work raised, if anything. Calling it again does nothing. A task that another
         worker has taken over, or that was cancelled before it began, gets no end from here.
@@ -171,7 +172,7 @@ class Task:
             return False
         # A generator that is closed may be so by the garbage collector, where nothing should wait.
         if not isinstance(raised, GeneratorExit):
-            self._check(attempt, attempt.done.wait(self._settings.close_timeout_seconds))
+            self._check(attempt, attempt.done.wait(process.patience(self._settings)))
         return attempt.confirmed
 
     async def finish_async(self, raised: BaseException | None = None) -> bool:
@@ -181,7 +182,7 @@ class Task:
             return False
         # A coroutine that is closed must not await anything any more.
         if not isinstance(raised, GeneratorExit):
-            self._check(attempt, await attempt.done.wait_async(self._settings.close_timeout_seconds))
+            self._check(attempt, await attempt.done.wait_async(process.patience(self._settings)))
         return attempt.confirmed
 
     def _leave(self, raised: BaseException | None) -> Attempt | None:
@@ -256,7 +257,9 @@ class TaskDecorator:
         self._settings = settings
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Decorate. Raises TypeError for generators."""
+        """Decorate. Raises TypeError for generators, and where the id is missing."""
+        if not callable(function):
+            raise TypeError("@bridge.task needs the task's id, or a function of the arguments that gives it")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
                 "a generator can't be decorated, because it runs between its consumer's steps."

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import bridge
 from bridge import report_progress
-from bridge.errors import SettingsError
+from bridge.errors import SettingsError, StoreUnavailable
 from bridge.events import Chunk, Reset
 from bridge.settings import Settings
 from bridge.worker import process
@@ -663,3 +663,18 @@ def test_a_bad_url_is_an_error_of_the_caller() -> None:
     bridge.configure(redis_url="nonsense://x")
     with pytest.raises(SettingsError, match="redis_url"):
         bridge.create_task("t")
+
+
+def test_patience_is_counted_from_when_redis_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first end waits its whole time; when that is over, each further one waits a second only."""
+    pump = Pump(Settings(redis_url="redis://127.0.0.1:1/0", close_timeout_seconds=10.0))
+    now = 100.0
+    monkeypatch.setattr("bridge.worker.pump.time.monotonic", lambda: now)
+    assert pump.patience() == 10.0
+    pump._failed(StoreUnavailable("away"))
+    now += 4.0
+    assert pump.patience() == 6.0
+    now += 100.0
+    assert pump.patience() == 1.0
+    pump._recovered()
+    assert pump.patience() == 10.0

@@ -5,6 +5,7 @@ import contextvars
 import functools
 import logging
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -455,3 +456,12 @@ def test_the_bridges_own_error_codes_are_refused(code: str) -> None:
     """A worker can't end a task with a code that only the bridge itself gives."""
     with pytest.raises(InvalidEvent, match="the bridge's own"):
         bridge.task("job-1").fail(code, "no")
+
+
+def test_an_id_that_is_no_string_is_a_clear_error() -> None:
+    """The commonest slip, a database key, is named; so is a decorator without an id."""
+    with pytest.raises(TypeError, match="a string, not int: 42"):
+        bridge.task(42)  # type: ignore[call-overload] # that is the slip
+    decorated: Any = bridge.task(str)  # as a bare @bridge.task would
+    with pytest.raises(TypeError, match="needs the task's id"):
+        decorated("argument")
