@@ -242,7 +242,7 @@ async def test_hash_of_another_program_is_corrupt(store: Store, fields: dict) ->
 @pytest.mark.parametrize(
     "fields",
     [{"kind": "chunk"}, {"data": "{}"}, {"kind": b"\xff", "data": "{}"}, {"kind": "chunk", "data": "{}"},
-     {"kind": "surprise", "data": "{}"}, {"kind": "chunk", "data": b"\xff"}],
+     {"kind": "a surprise", "data": "{}"}, {"kind": "chunk", "data": b"\xff"}],
 )  # fmt: skip
 async def test_entry_of_another_program_is_corrupt(store: Store, fields: dict) -> None:
     """A log entry that no script of ours wrote is `CorruptLog`."""
