@@ -14,7 +14,6 @@ from bridge.store.embedded import EmbeddedServer, find_binary
 from tests.servers import fake_redis, keys_without_ttl
 from tests.tools import require_tool
 
-
 # A shell that starts us in the background makes us ignore SIGINT, and every program that a test starts would
 # inherit that. What has a handler here begins there with the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
