@@ -183,8 +183,10 @@ local function answer(verdict)
     redis.call('HSET', TASK, unpack(changes))
     local ttl = LIVE_TTL
     if ended() then ttl = ENDED_TTL end
-    redis.call('PEXPIRE', TASK, ttl)
-    redis.call('PEXPIRE', LOG, ttl)
+    -- One moment for both: between two PEXPIREs a millisecond may pass.
+    local moment = num(NOW + tonumber(ttl))
+    redis.call('PEXPIREAT', TASK, moment)
+    redis.call('PEXPIREAT', LOG, moment)
   end
   if #lines > 0 then
     local message = num(task.epoch) .. '-' .. num(task.seq)
