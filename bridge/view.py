@@ -24,8 +24,8 @@ from bridge.events import (
     Progress,
     Reset,
     State,
-    split_text,
 )
+from bridge.merge import split_text
 
 
 class View:
@@ -141,7 +141,7 @@ class View:
             "attempt": self.attempt,
             "position": str(self.position),
             "text": texts.get(MAIN_FIELD, ""),
-            "fields": {field: text for field, text in texts.items() if field != MAIN_FIELD},
+            "fields": {field: text for field, text in texts.items() if text and field != MAIN_FIELD},
             "progress": self.progress,
             "message": self.message,
             "data": dict(self.data),

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from bridge.events import START, UNKNOWN_TASK_END, Event, Position, Reset, decode
+from bridge.codec import decode
+from bridge.events import START, UNKNOWN_TASK_END, Event, Position, Reset
 from bridge.sse import Decoder, Frame
 from bridge.view import View
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from bridge.codec import encode
 from bridge.events import (
     RESET_REASONS,
     TERMINAL_STATES,
@@ -19,7 +20,6 @@ from bridge.events import (
     Reset,
     State,
     Unknown,
-    encode,
 )
 
 EPOCH = 1_763_650_000_000

@@ -14,7 +14,7 @@ from tests.imports import Rules, circles, read_imports, violations
 
 PACKAGE = Path(bridge.__file__).parent
 
-PURE = frozenset({"errors", "events", "view", "sse"})
+PURE = frozenset({"codec", "errors", "events", "merge", "sse", "view"})
 RULES = Rules(
     layers=[
         PURE,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bridge.codec import MAX_DEPTH, decode, dumps, encode, utf8
 from bridge.errors import InvalidEvent, InvalidPosition, InvalidTaskId
 from bridge.events import (
     MAX_CHUNK_BYTES,
@@ -24,13 +25,8 @@ from bridge.events import (
     Reset,
     State,
     check_task_id,
-    compact,
-    decode,
-    dumps,
-    encode,
-    split_text,
-    utf8,
 )
+from bridge.merge import compact, split_text
 from bridge.view import View
 from tests.strategies import EPOCH, as_log, chunks, events, json_values, logs
 
@@ -392,3 +388,26 @@ def test_split_text_refuses_a_limit_that_no_character_fits() -> None:
     """A limit below four bytes is an error, not an endless loop."""
     with pytest.raises(ValueError, match="4 bytes"):
         list(split_text("😀", 3))
+
+
+def nested(depth: int) -> Any:
+    """Lists in lists, so many, with a number inside."""
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_a_value_is_nested_so_deep_that_every_reader_can_read_it() -> None:
+    """The deepest value that an event takes fits into a view's JSON; one level more is refused, each way."""
+    deepest = Data("n", nested(MAX_DEPTH))
+    view = View("t")
+    view.apply(Position(1, 1), deepest)
+    assert b"[" * MAX_DEPTH in dumps(view.as_dict())
+    assert decode("data", encode(deepest)) == deepest
+    with pytest.raises(InvalidEvent, match="nested deeper"):
+        encode(Data("n", nested(MAX_DEPTH + 1)))
+    with pytest.raises(InvalidEvent, match="nested deeper"):
+        decode("data", json.dumps({"name": "n", "value": nested(MAX_DEPTH + 1)}))
+    wide = Data("n", [[] for _ in range(10 * MAX_DEPTH)])
+    assert decode("data", encode(wide)) == wide

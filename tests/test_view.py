@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.codec import utf8
 from bridge.events import (
     MAX_CHUNK_BYTES,
     START,
@@ -19,7 +20,6 @@ from bridge.events import (
     Progress,
     Reset,
     State,
-    utf8,
 )
 from bridge.view import View, rfc3339
 from tests.strategies import EPOCH, as_log, logs

@@ -25,8 +25,9 @@ from bridge.cli.hints import curl
 from bridge.cli.options import WORKER, settings_options
 from bridge.cli.perform import Outcome, perform
 from bridge.cli.tee import Tee
+from bridge.codec import dumps
 from bridge.errors import CommandError
-from bridge.events import check_task_id, dumps
+from bridge.events import check_task_id
 from bridge.settings import Settings
 from bridge.sources.command import Command
 from bridge.sources.pipe import read_text

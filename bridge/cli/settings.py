@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bridge.cli.options import SETTINGS
-from bridge.events import dumps
+from bridge.codec import dumps
 from bridge.settings import Settings, env_name
 from bridge.store.connect import shown
 

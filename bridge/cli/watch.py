@@ -11,21 +11,9 @@ import click
 from bridge.cli import errors
 from bridge.cli.errors import one_line
 from bridge.client import Client
+from bridge.codec import dumps, encode, utf8
 from bridge.errors import TaskNotFound
-from bridge.events import (
-    MAIN_FIELD,
-    Chunk,
-    End,
-    Event,
-    Position,
-    Progress,
-    Reset,
-    State,
-    check_task_id,
-    dumps,
-    encode,
-    utf8,
-)
+from bridge.events import MAIN_FIELD, Chunk, End, Event, Position, Progress, Reset, State, check_task_id
 from bridge.settings import Settings, env_name
 
 EXIT_CODES: Final = {

@@ -23,8 +23,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from bridge.codec import KINDS, decode
 from bridge.errors import BridgeError, ClientError, GatewayUnavailable, RequestRefused, TaskNotFound
-from bridge.events import KINDS, START, UNKNOWN_TASK_END, End, Event, Position, Reset, check_task_id, decode
+from bridge.events import START, UNKNOWN_TASK_END, End, Event, Position, Reset, check_task_id
 from bridge.sse import CONTENT_TYPE, Decoder, Frame
 from bridge.view import View
 

@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bridge.codec import dumps
 from bridge.errors import InvalidInput, InvalidPosition, InvalidTaskId, StoreError, StoreUnavailable
-from bridge.events import dumps
 
 _CODES: Final = {
     400: "bad_request",

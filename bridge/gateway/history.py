@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.events import Entry, Reset, compact
+from bridge.events import Entry, Reset
+from bridge.merge import compact
 
 PIECE_BYTES: Final = 65_536
 """A follower that was left behind gets what it missed in pieces of about so many bytes."""

@@ -28,7 +28,8 @@ from typing import Final, Protocol
 from bridge.errors import CorruptLog, LinkDown, StoreError, StoreUnavailable
 from bridge.events import START, Position
 from bridge.gateway.audit import Audit
-from bridge.gateway.channel import Channel, Follower
+from bridge.gateway.channel import Channel
+from bridge.gateway.follower import Follower
 from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
 from bridge.store.link import Link

@@ -16,10 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive
 
+from bridge.codec import dumps
 from bridge.errors import InvalidInput, StoreUnavailable
-from bridge.events import START, Chunk, Entry, Position, Reset, check_task_id, dumps
+from bridge.events import START, Chunk, Entry, Position, Reset, check_task_id
 from bridge.gateway.answers import json_bytes
-from bridge.gateway.channel import Batch, Channel
+from bridge.gateway.channel import Channel
+from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
 from bridge.gateway.stream import native, parse_after, watching

@@ -30,9 +30,11 @@ from starlette.requests import Request
 from starlette.types import Receive, Send
 
 from bridge import sse
+from bridge.codec import encode
 from bridge.errors import StoreError
-from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position, check_task_id, encode
-from bridge.gateway.channel import Batch, Channel
+from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position, check_task_id
+from bridge.gateway.channel import Channel
+from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
 

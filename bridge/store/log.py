@@ -15,8 +15,9 @@ import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoScriptError, RedisError
 
+from bridge.codec import decode
 from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition
-from bridge.events import START, Entry, Position, decode
+from bridge.events import START, Entry, Position
 from bridge.store.connect import ANSWER_SECONDS, cancellable
 from bridge.store.keys import Keys
 from bridge.store.scripts import Answer, Call, Calls, as_store_error

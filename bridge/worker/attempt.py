@@ -28,8 +28,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bridge.codec import dumps, encode
 from bridge.errors import StoreError, StoreUnavailable
-from bridge.events import Chunk, End, dumps, encode
+from bridge.events import Chunk, End
 from bridge.settings import Settings
 from bridge.store.scripts import Answer, Call, Calls
 from bridge.worker.batch import Batch, take_batch

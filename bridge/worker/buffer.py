@@ -22,7 +22,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from bridge.events import Progress, encode, utf8
+from bridge.codec import encode, utf8
+from bridge.events import Progress
 from bridge.worker.fold import Fact, Piece, chunks
 
 EMPTY: Final = 0

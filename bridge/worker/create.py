@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from bridge.codec import utf8
 from bridge.errors import InvalidInput
-from bridge.events import check_task_id, utf8
+from bridge.events import check_task_id
 from bridge.settings import Settings
 from bridge.worker import process
 

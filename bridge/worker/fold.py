@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bridge.events import MAX_CHUNK_BYTES, Chunk, dumps, encode, split_text, utf8
+from bridge.codec import dumps, encode, utf8
+from bridge.events import MAX_CHUNK_BYTES, Chunk
+from bridge.merge import split_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bridge.events import dumps, utf8
+from bridge.codec import MAX_DEPTH, dumps, utf8
 
 MAX_MESSAGE: Final = 1000
 """Characters of an error's message; a longer one is cut."""
@@ -88,5 +88,5 @@ def json_copy(value: Any) -> tuple[Any, int]:
 
     Raises `InvalidEvent` for what JSON can't say.
     """
-    data = dumps(value)
+    data = dumps(value, MAX_DEPTH)
     return json.loads(data), len(data)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from bridge.codec import encode
 from bridge.errors import InvalidEvent
-from bridge.events import MAIN_FIELD, Data, encode
+from bridge.events import MAIN_FIELD, Data
 from bridge.worker.buffer import Buffer
 
 MAX_NAME: Final = 100

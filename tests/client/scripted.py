@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bridge import sse
-from bridge.events import Event, Position, encode
+from bridge.codec import encode
+from bridge.events import Event, Position
 
 
 @dataclass(frozen=True, slots=True)

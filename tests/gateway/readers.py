@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bridge import sse
-from bridge.events import START, Entry, Event, Position, Reset, decode, encode
-from bridge.gateway.channel import Batch, Channel
+from bridge.codec import decode, encode
+from bridge.events import START, Entry, Event, Position, Reset
+from bridge.gateway.channel import Channel
+from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect, data_bytes
 from bridge.store.log import Head, Reading
 from bridge.view import View

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import redis
 
-from bridge.events import Entry, dumps
+from bridge.codec import dumps
+from bridge.events import Entry
 from bridge.gateway import stream as stream_module
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch

@@ -11,19 +11,8 @@ import pytest
 from starlette.routing import Route
 
 import bridge
-from bridge.events import (
-    RESET_REASONS,
-    STATES,
-    TASK_ID,
-    Chunk,
-    Data,
-    End,
-    Event,
-    Progress,
-    Reset,
-    State,
-    encode,
-)
+from bridge.codec import encode
+from bridge.events import RESET_REASONS, STATES, TASK_ID, Chunk, Data, End, Event, Progress, Reset, State
 from bridge.gateway.app import Gateway
 from bridge.settings import Settings
 from bridge.view import View

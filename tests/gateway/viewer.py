@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, Self
 
 from bridge import sse
-from bridge.events import Event, Position, decode
+from bridge.codec import decode
+from bridge.events import Event, Position
 from bridge.sse import Frame
 from bridge.view import View
 from tests.waiting import DEADLINE_SECONDS

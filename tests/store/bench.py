@@ -6,7 +6,8 @@ from typing import Any, Self
 
 import redis
 
-from bridge.events import Chunk, End, Entry, Event, Position, encode
+from bridge.codec import encode
+from bridge.events import Chunk, End, Entry, Event, Position
 from bridge.settings import Settings
 from bridge.store.connect import keys_for
 from bridge.store.log import _entry, parse_message

@@ -10,8 +10,9 @@ import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.codec import encode
 from bridge.errors import CorruptLog, StoreError, StoreUnavailable
-from bridge.events import START, UNKNOWN_TASK_END, Chunk, End, Entry, Position, encode
+from bridge.events import START, UNKNOWN_TASK_END, Chunk, End, Entry, Position
 from bridge.settings import Settings
 from bridge.store.connect import async_client, keys_for
 from bridge.store.log import PAGE, SCRIPTS_AT_ONCE, Store, parse_message

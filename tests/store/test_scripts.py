@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import redis
 
+from bridge.codec import encode
 from bridge.errors import StoreError, StoreUnavailable
-from bridge.events import Chunk, Data, End, Event, Progress, Reset, State, encode
+from bridge.events import Chunk, Data, End, Event, Progress, Reset, State
 from bridge.settings import Settings
 from bridge.store.connect import keys_for, sync_client
 from bridge.store.scripts import NAMES, SCRIPTS, Answer, Call, Calls, as_store_error, run_pipeline, wire

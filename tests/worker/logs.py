@@ -7,7 +7,8 @@ from typing import Any
 
 import redis
 
-from bridge.events import End, Entry, Event, Position, decode
+from bridge.codec import decode
+from bridge.events import End, Entry, Event, Position
 from bridge.settings import Settings
 from bridge.store.scripts import Answer, Call
 from bridge.store.writer import Writer

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from bridge.codec import encode
 from bridge.errors import StoreError, StoreUnavailable
-from bridge.events import Data, Position, encode
+from bridge.events import Data, Position
 from bridge.settings import Settings
 from bridge.store.keys import Keys
 from bridge.store.scripts import Answer, Call, Calls

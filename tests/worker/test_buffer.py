@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.events import MAX_CHUNK_BYTES, Chunk, Data, encode, utf8
+from bridge.codec import encode, utf8
+from bridge.events import MAX_CHUNK_BYTES, Chunk, Data
 from bridge.worker import buffer as module
 from bridge.worker.buffer import EMPTY, PROGRESS, PROGRESS_SECONDS, TEXT, URGENT, Buffer
 from bridge.worker.fold import Fact, Fold, Piece

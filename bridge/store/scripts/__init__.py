@@ -25,8 +25,9 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from bridge.codec import encode
 from bridge.errors import CorruptLog, StoreError, StoreUnavailable
-from bridge.events import Event, Position, encode
+from bridge.events import Event, Position
 from bridge.store.keys import Keys
 
 NAMES: Final = ("create", "open", "append", "renew", "close", "cancel", "expire", "restore")

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bridge.events import Event, Position, decode, encode
+from bridge.codec import decode, encode
+from bridge.events import Event, Position
 from bridge.view import View
 
 
