@@ -126,7 +126,7 @@ class StreamFollower:
 
     def tick(self, now: float) -> None:
         """Heartbeats, stalls, and waits that are over."""
-        if self._takes_nothing(now) and self._task is not None:
+        if not self.stalled and self._takes_nothing(now) and self._task is not None:
             self.stalled = True
             self._task.cancel()
         if self._sending or self.stalled:
