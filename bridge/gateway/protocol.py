@@ -71,7 +71,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = True
         self.scope["extensions"] = {
             ABORT: self.cut,  # type: ignore[dict-item] # ours, no dict
-            UNSENT: self.unsent,  # type: ignore[dict-item]
+            UNSENT: self.unsent,  # type: ignore[dict-item] # likewise
         }
 
     def on_headers_complete(self) -> None:
