@@ -26,6 +26,9 @@ _PROGRAM_NAMES = {
 }
 _FILES = {
     "eventsource": (JS / "node_modules" / "eventsource" / "package.json",),
+    "react-types": (JS / "node_modules" / "@types" / "react" / "package.json",),
+    "typescript": (JS / "node_modules" / "typescript" / "package.json",),
+    "yaml": (JS / "node_modules" / "yaml" / "package.json",),
     "nchan": (
         Path("/usr/lib/nginx/modules/ngx_nchan_module.so"),
         Path("/usr/share/nginx/modules/ngx_nchan_module.so"),
