@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from bridge.errors import SettingsError
+
+_WORDS: Final = {"1": True, "true": True, "yes": True, "on": True,
+                 "0": False, "false": False, "no": False, "off": False}  # fmt: skip
+_SWITCHES: Final = {True: "on", False: "off"}
+
+# https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin; other schemes than
+# http are those of apps: capacitor://localhost, chrome-extension://…
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+_USUAL_PORT: Final = re.compile(r"^http:.*:80$|^https:.*:443$")
 
 
 def _setting(
@@ -80,6 +90,15 @@ class Settings:
     host: str = _setting("127.0.0.1", "The address that the gateway listens on.")
     port: int = _setting(8620, "The port that the gateway listens on. 0: any free one.", least=0, most=65535)
     base_path: str = _setting("", "A path that stands before every path of the gateway, such as `/bridge`.")
+    page: bool = _setting(
+        False,
+        "Serve the page at `/`, which shows a task as it grows. It shows any task to whoever knows its id.",
+    )
+    cors_origins: str = _setting(
+        "",
+        "The web pages of other origins that may read the gateway's answers: `https://app.example` and the"
+        " like, with commas or spaces between them, or `*` for all, which then can't send credentials.",
+    )
     heartbeat_seconds: float = _setting(
         15.0, "A stream on which nothing was sent for so long gets a comment line.", least=0.05
     )
@@ -149,6 +168,11 @@ class Settings:
         if self.base_path.endswith("/"):
             object.__setattr__(self, "base_path", self.base_path.rstrip("/"))
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """`cors_origins` one by one; `("*",)` means all, and nothing means none but the gateway's own."""
+        return _origins(self.cors_origins)
+
     def with_(self, **changes: Any) -> Self:
         """The same settings with some changed."""
         return replace(self, **changes)
@@ -157,6 +181,11 @@ class Settings:
 def env_name(one: Field[Any]) -> str:
     """The environment variable of a setting."""
     return "BRIDGE_" + one.name.upper()
+
+
+def default_text(one: Field[Any]) -> str:
+    """The default as a variable would say it; empty for an empty one."""
+    return _SWITCHES[one.default] if isinstance(one.default, bool) else str(one.default)
 
 
 def as_markdown() -> str:
@@ -174,7 +203,7 @@ def as_markdown() -> str:
     ]
     for one in fields(Settings):
         names = " or ".join(f"`{name}`" for name in (env_name(one), *one.metadata["also"]))
-        default = f"`{one.default}`" if one.default != "" else "empty"
+        default = f"`{default_text(one)}`" if one.default != "" else "empty"
         lines.append(f"| {names} | {default} | {one.metadata['help']} |")
     return "\n".join(lines) + "\n"
 
@@ -183,9 +212,9 @@ def _convert(one: Field[Any], text: str, source: str) -> Any:
     assert one.default is not MISSING
     kind = type(one.default)
     try:
-        return kind(text)
-    except ValueError:
-        wanted = {int: "a whole number", float: "a number"}[kind]
+        return _WORDS[text.strip().lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        wanted = {bool: "1/0, true/false, yes/no or on/off", int: "a whole number", float: "a number"}[kind]
         raise SettingsError(f"{source} must be {wanted} (got {text[:60]!r})") from None
 
 
@@ -193,7 +222,10 @@ def _check(one: Field[Any], value: Any, source: str) -> None:
     """Raise a `SettingsError` that names the source if the setting can't have this value."""
     least, most = one.metadata["least"], one.metadata["most"]
     wrong = ""
-    if not isinstance(value, str):
+    if isinstance(one.default, bool):
+        if not isinstance(value, bool):  # any text but the empty one would count as true
+            wrong = f"be True or False (got {value!r})"
+    elif not isinstance(value, str):
         if not value >= least:  # so written, it refuses NaN too
             wrong = f"be at least {least:g} (got {value})"
         elif value > most:
@@ -202,5 +234,29 @@ def _check(one: Field[Any], value: Any, source: str) -> None:
         wrong = f"begin with / (got {value!r})"
     elif one.name == "prefix" and any(c in value for c in "{}\r\n\0 "):
         wrong = f"hold no braces, spaces or line ends: they would break key names (got {value!r})"
+    elif one.name == "cors_origins":
+        wrong = _wrong_origins(_origins(value))
     if wrong:
         raise SettingsError(f"{source} must {wrong}")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _wrong_origins(origins: tuple[str, ...]) -> str:
+    """What is wrong with a list of origins. They are compared with what browsers send, letter by letter, so
+    one that no browser ever sends would be a setting without an effect.
+    """
+    if "*" in origins and len(origins) > 1:
+        return "be either * or a list of origins, not both"
+    for origin in origins:
+        if origin == "null":
+            # Sandboxed frames of any site, and files, have this origin: it would let in everybody.
+            return "not hold null, which pages of any site can be; name origins, or * for all"
+        if origin != "*" and not (_ORIGIN.fullmatch(origin) and not _USUAL_PORT.search(origin)):
+            return (
+                "hold origins as browsers send them, scheme://host or scheme://host:port: in lower case,"
+                f" without a path, the scheme's usual port or a closing slash (got {origin[:60]!r})"
+            )
+    return ""

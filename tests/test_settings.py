@@ -10,7 +10,7 @@ from bridge.errors import SettingsError
 from bridge.settings import Settings, as_markdown, env_name
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
-NUMBERS = [one.name for one in fields(Settings) if not isinstance(one.default, str)]
+NUMBERS = [one.name for one in fields(Settings) if not isinstance(one.default, str | bool)]
 
 
 def test_default_is_used_where_nothing_is_said() -> None:
@@ -69,6 +69,68 @@ def test_wrong_number_names_its_variable(name: str, text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({variable: text})
     assert str(caught.value).startswith(f"{variable} must be ")
+
+
+@pytest.mark.parametrize("on", ["1", "true", "yes", "on", "On", "TRUE", " yes "])
+@pytest.mark.parametrize("off", ["0", "false", "no", "off", "Off", "FALSE", " no "])
+def test_a_switch_is_read_from_the_usual_words(on: str, off: str) -> None:
+    """Whatever people write for on and off counts; a flag goes before it."""
+    assert Settings.from_env({"BRIDGE_PAGE": on}).page is True
+    assert Settings.from_env({"BRIDGE_PAGE": off}).page is False
+    assert Settings.from_env({"BRIDGE_PAGE": on}, page=False).page is False
+    assert Settings.from_env({"BRIDGE_PAGE": off}, page=True).page is True
+
+
+@pytest.mark.parametrize("text", ["2", "y", "tru", "page", "nan", " "])
+def test_a_switch_that_is_neither_names_its_variable(text: str) -> None:
+    """What could mean either is refused, and the words that are understood are named."""
+    with pytest.raises(SettingsError, match=r"^BRIDGE_PAGE must be 1/0, true/false, yes/no or on/off"):
+        Settings.from_env({"BRIDGE_PAGE": text})
+
+
+def test_a_switch_is_a_bool_in_python() -> None:
+    """The text "no" would count as true."""
+    with pytest.raises(SettingsError, match=r"^page must be True or False"):
+        Settings(page="no")  # type: ignore[arg-type] # that is the mistake
+    with pytest.raises(SettingsError, match=r"^--page must be True or False"):
+        Settings.from_env({}, page=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://app.example", ("https://app.example",)),
+        ("https://a.example, http://localhost:5173", ("https://a.example", "http://localhost:5173")),
+        (" https://a.example\n\thttps://b.example,,", ("https://a.example", "https://b.example")),
+        ("http://[::1]:3000 http://127.0.0.1:8080", ("http://[::1]:3000", "http://127.0.0.1:8080")),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+        ("https://xn--bcher-kva.example:8443", ("https://xn--bcher-kva.example:8443",)),
+    ],
+)
+def test_origins_are_separated_by_commas_or_spaces(text: str, origins: tuple[str, ...]) -> None:
+    """A list as people write it in a file or a shell; `*` means all."""
+    assert Settings(cors_origins=text).origins == origins
+    assert Settings.from_env({"BRIDGE_CORS_ORIGINS": text}).origins == origins
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["app.example", "https://app.example/", "https://app.example/path", "https://App.example", "https://",
+     "HTTPS://app.example", "https://me@app.example", "https://app.example:443", "http://app.example:80",
+     "https://*.app.example", "https://app.example:port", "https://bücher.example", "//app.example",
+     "https://app.example;https://b.example", "https://a.example?x", "https://a.example#x", "null",
+     "https://a.example null", "* https://app.example", "https://a.example, *", "* *"],
+)  # fmt: skip
+def test_an_origin_that_no_browser_sends_is_refused(text: str) -> None:
+    """It would never match, or let in too many; the error names the variable, the flag or the setting."""
+    with pytest.raises(SettingsError, match=r"^BRIDGE_CORS_ORIGINS must"):
+        Settings.from_env({"BRIDGE_CORS_ORIGINS": text})
+    with pytest.raises(SettingsError, match=r"^--cors-origins must"):
+        Settings.from_env({}, cors_origins=text)
+    with pytest.raises(SettingsError, match=r"^cors_origins must"):
+        Settings(cors_origins=text)
 
 
 @pytest.mark.parametrize(

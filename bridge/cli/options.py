@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from bridge.settings import Settings, env_name
+from bridge.settings import Settings, default_text, env_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,13 +57,15 @@ def settings_options(*names: str) -> Callable[[Command], Command]:
 
 def _option(one: Field[Any]) -> Callable[[Command], Command]:
     variables = ", ".join((env_name(one), *one.metadata["also"]))
-    default = "none" if one.default == "" else one.default
+    text = f"{one.metadata['help']} [{variables}; default: {default_text(one) or 'none'}]"
+    if isinstance(one.default, bool):
+        return click.option(f"{flag(one)}/--no-{flag(one)[2:]}", default=None, help=text)
     return click.option(
         flag(one),
         type=type(one.default),
         default=None,
         metavar=_METAVARS.get(type(one.default), "TEXT"),
-        help=f"{one.metadata['help']} [{variables}; default: {default}]",
+        help=text,
     )
 
 

@@ -15,7 +15,7 @@ A mounted application's lifespan is not run by its parent, so the parent enters 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -23,10 +23,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.gateway import control, ops
+from bridge.gateway import control, ops, web
 from bridge.gateway.answers import HANDLERS
+from bridge.gateway.cors import with_cors
 from bridge.gateway.hub import Hub
 from bridge.gateway.status import status
 from bridge.gateway.stream import stream
@@ -36,9 +37,13 @@ Handler = Callable[[Hub, Request], Awaitable[Response]]
 
 
 class Gateway(Starlette):
-    """The application. `hub` holds everything that lives; `lifespan` makes it live."""
+    """The application. `hub` holds everything that lives; `lifespan` makes it live.
 
-    def __init__(self, settings: Settings) -> None:
+    `extra_routes` stand below `base_path` like its own, and after them. Their endpoints find the gateway,
+    with its `settings` and its `running_hub()`, as `request.app`, and may raise what its own do.
+    """
+
+    def __init__(self, settings: Settings, *, extra_routes: Sequence[BaseRoute] = ()) -> None:
         self.settings = settings
         self.hub = Hub(settings)
 
@@ -47,12 +52,18 @@ class Gateway(Starlette):
             async with self.lifespan():
                 yield
 
-        routes: list[BaseRoute] = self._routes()
+        routes = [*self._routes(), *self._web_routes(), *extra_routes]
         if settings.base_path:
             routes = [Mount(settings.base_path, app=Router(routes, redirect_slashes=False))]
+            if settings.page:
+                routes.append(Route(settings.base_path, web.to_slash, methods=["GET"]))
         super().__init__(routes=routes, exception_handlers=HANDLERS, lifespan=own_lifespan)
         # Behind a proxy that takes a prefix away, a redirect would lead elsewhere.
         self.router.redirect_slashes = False
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Starlette's, and CORS around it."""
+        return with_cors(super().build_middleware_stack(), self.settings)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -82,6 +93,10 @@ class Gateway(Starlette):
             self._route("/readyz", ops.readyz, "GET"),
             self._route("/openapi.json", ops.openapi, "GET"),
         ]
+
+    def _web_routes(self) -> list[BaseRoute]:
+        served = {**web.MODULE, **(web.PAGE if self.settings.page else {})}
+        return [self._route(path, web.web_file(name), "GET") for path, name in served.items()]
 
     def _route(self, path: str, handler: Handler, method: str) -> Route:
         async def endpoint(request: Request) -> Response:

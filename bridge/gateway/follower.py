@@ -49,3 +49,6 @@ class Follower(Protocol):
 
     def drain(self) -> None:
         """The gateway is going away: finish now, so that the client comes back elsewhere."""
+
+    def cut(self) -> bool:
+        """Break the client's connection off at once, as a network would. False: there is none to break."""

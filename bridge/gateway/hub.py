@@ -141,6 +141,14 @@ class Hub:
             follower.drain()
         await self._all_gone(_LAST_GOODBYES_SECONDS)
 
+    def cut(self, task_id: str) -> int:
+        """Break off the connections of all streams of a task, as a network that fails would. They can resume.
+
+        Returns how many. For demonstrations and drills: nothing of the gateway's own needs it.
+        """
+        channel = self._channels.get(task_id)
+        return sum(follower.cut() for follower in tuple(channel.followers)) if channel else 0
+
     async def _all_gone(self, seconds: float) -> None:
         """Wait until no follower is left, but not longer than that."""
         if self._open and seconds > 0:

@@ -12,14 +12,15 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
+from starlette.routing import BaseRoute
 
 from bridge.errors import SettingsError
-from bridge.gateway.app import Gateway, create_app
+from bridge.gateway.app import Gateway
 from bridge.gateway.protocol import GatewayProtocol, protocol_with
 from bridge.settings import Settings
 
@@ -116,10 +117,16 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
-    """Run a gateway until SIGTERM or SIGINT. `ready` is called with its URL once it listens.
+def serve(
+    settings: Settings,
+    *,
+    ready: Callable[[str], None] | None = None,
+    extra_routes: Sequence[BaseRoute] = (),
+) -> None:
+    """Run a gateway until SIGTERM or SIGINT. `ready` is called with its URL once it listens; `extra_routes`
+    are those of `Gateway`.
 
     Raises `SettingsError` when the port is in use.
     """
-    server = Server(create_app(settings), ready)
+    server = Server(Gateway(settings, extra_routes=extra_routes), ready)
     server.run(sockets=[server.listener])

@@ -59,6 +59,10 @@ class PollFollower:
         self.leaving = True
         self._changed.set()
 
+    def cut(self) -> bool:
+        """A poll is over soon anyway, and has nothing to resume."""
+        return False
+
     def disconnected(self) -> None:
         """Nobody waits for the answer any more."""
         self.drain()

@@ -93,7 +93,13 @@ class Watched(Protocol):
 class StreamFollower:
     """One stream's cursor, and the hand-over from the channel to the socket."""
 
-    def __init__(self, position: Position, hub: Hub, unsent: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        position: Position,
+        hub: Hub,
+        unsent: Callable[[], int] | None = None,
+        abort: Callable[[], None] | None = None,
+    ) -> None:
         self.position = position
         self.generation = -1
         self.dialect: Dialect = native
@@ -109,6 +115,8 @@ class StreamFollower:
         self._began = self._active_at = monotonic()
         self._sending = False
         self._unsent = unsent or (lambda: 0)
+        self._abort = abort
+        self._was_cut = False
         self._written = self._taken = 0
         self._taken_at = self._began
         self._unknown_since: float | None = None
@@ -149,6 +157,19 @@ class StreamFollower:
     def drain(self) -> None:
         """The gateway stops: tell the client when to come back, and close."""
         self._leave(retry_line() + sse.comment(_GOING_AWAY))
+
+    def cut(self) -> bool:
+        """Break the connection off; what follows is what follows when a client leaves. A server that can't
+        do that lets the stream end before its time, which sends clients back as well.
+        """
+        if self.closed or self._was_cut:
+            return False
+        self._was_cut = True
+        if self._abort is None:
+            self._leave(b"")
+        else:
+            self._abort()
+        return True
 
     def disconnected(self) -> None:
         """The client is gone."""
@@ -241,7 +262,8 @@ async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> No
         await _body(send, retry_line() + sse.comment(_GOING_AWAY), more=False)
         return
     extensions = request.scope.get("extensions", {})
-    follower = StreamFollower(after, hub, extensions.get(UNSENT))
+    abort = extensions.get(ABORT)
+    follower = StreamFollower(after, hub, extensions.get(UNSENT), abort)
     with hub.attach(task_id, follower) as channel:
         async with watching(receive, follower) as watch:
             try:
@@ -257,7 +279,6 @@ async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> No
                     raise
                 task.uncancel()
                 log.info("task %s: a client took nothing for too long and is disconnected", task_id)
-                abort = extensions.get(ABORT)
                 if abort is not None:
                     abort()
                     await asyncio.wait([watch], timeout=_CUT_SECONDS)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bridge.cli import main
 from bridge.cli.options import GATEWAY, SETTINGS, WORKER, flag
-from bridge.settings import Settings, env_name
+from bridge.settings import Settings, default_text, env_name
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +41,18 @@ def test_options_are_made_from_the_settings(command: str, names: tuple[str, ...]
         assert option.help is not None
         assert option.help.startswith(one.metadata["help"])
         assert env_name(one) in option.help
-        assert str(one.default) in option.help
+        assert f"default: {default_text(one) or 'none'}]" in option.help
         assert option.default is None
+
+
+def test_a_switch_has_an_option_for_each_side() -> None:
+    """What a variable turns on, a flag can turn off; without either the variable counts."""
+    page = options("serve")["--page"]
+    assert (page.opts, page.secondary_opts) == (["--page"], ["--no-page"])
+    serve = main.get_command(click.Context(main), "serve")
+    assert serve is not None
+    for arguments, value in ([], None), (["--page"], True), (["--no-page"], False):
+        assert serve.make_context("serve", list(arguments)).params["page"] is value
 
 
 @pytest.mark.parametrize(
@@ -50,6 +60,10 @@ def test_options_are_made_from_the_settings(command: str, names: tuple[str, ...]
     [
         (["serve", "--port", "many"], "'many' is not a valid integer"),
         (["serve", "--port", "70000"], "--port must be at most 65535"),
+        (
+            ["serve", "--cors-origins", "app.example"],
+            "--cors-origins must hold origins as browsers send them",
+        ),
         (["run", "--lease-seconds", "0", "--", "true"], "--lease-seconds must be at least 0.5"),
         (["publish", "job", "--redis-url", "http://here"], "redis_url can't be used"),
     ],

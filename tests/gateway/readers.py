@@ -90,6 +90,10 @@ class Reader:
     def drain(self) -> None:
         """Nothing to do."""
 
+    def cut(self) -> bool:
+        """There is no connection."""
+        return False
+
     def take(self, channel: Channel) -> bool:
         """Take one piece as a stream does. False: there was nothing."""
         piece = channel.take(self)
