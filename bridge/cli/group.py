@@ -19,7 +19,7 @@ from bridge.errors import BridgeError
 
 COMMANDS: Final = {
     "serve": "bridge.cli.serve",
-    "demo": "bridge.cli.serve",
+    "demo": "bridge.cli.demo.command",
     "run": "bridge.cli.run",
     "publish": "bridge.cli.run",
     "tail": "bridge.cli.watch",

@@ -1,0 +1,116 @@
+"""What the page asks the demonstration for, below ``demo/``. No other gateway has these paths.
+
+A POST must say that it is JSON. Forms of other sites can't, without the gateway's leave: so no page that
+somebody happens to visit starts or kills anything here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from bridge.cli.demo.kinds import KINDS
+from bridge.cli.demo.workers import MAX_TASKS, RETRY_SECONDS, Job, TooManyTasks, Workers
+from bridge.errors import InvalidInput
+from bridge.events import check_task_id
+from bridge.gateway.answers import error_answer, json_answer
+
+_MAX_BODY_BYTES: Final = 4096
+_BUSY_SECONDS: Final = 10
+_NAMES: Final = {kind.name for kind in KINDS}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def demo_routes(workers: Workers) -> list[BaseRoute]:
+    """The routes, for a `Gateway`'s `extra_routes`."""
+
+    async def capabilities(_: Request) -> Response:
+        return json_answer(
+            {
+                "kinds": [asdict(kind) for kind in KINDS],
+                "max_tasks": MAX_TASKS,
+                "lease_seconds": workers.settings.lease_seconds,
+                "retry_seconds": RETRY_SECONDS,
+            }
+        )
+
+    async def start(request: Request) -> Response:
+        kind = await _kind(request)
+        try:
+            job = workers.start(kind)
+        except TooManyTasks:
+            return error_answer(
+                429,
+                f"{MAX_TASKS} tasks are running already. Stop one, or wait for one to end.",
+                "too_many_tasks",
+                {"retry-after": str(_BUSY_SECONDS)},
+            )
+        return json_answer(job.as_dict(), 202)
+
+    async def look(request: Request) -> Response:
+        return json_answer(_job(workers, request).as_dict())
+
+    async def drop(request: Request) -> Response:
+        task_id = check_task_id(request.path_params["task_id"])
+        dropped = request.app.running_hub().cut(task_id)
+        # Anything that is being watched can be cut off, also what `bridge run` started.
+        if not dropped:
+            _job(workers, request)
+        return json_answer({"id": task_id, "dropped": dropped}, 202)
+
+    async def kill(request: Request) -> Response:
+        job = _job(workers, request)
+        if not workers.kill(job):
+            return error_answer(409, "No worker has this task now.", "no_worker")
+        return json_answer(job.as_dict(), 202)
+
+    return [
+        Route("/demo/", capabilities, methods=["GET"]),
+        Route("/demo/tasks", _json_only(start), methods=["POST"]),
+        Route("/demo/tasks/{task_id}", look, methods=["GET"]),
+        Route("/demo/tasks/{task_id}/drop", _json_only(drop), methods=["POST"]),
+        Route("/demo/tasks/{task_id}/kill", _json_only(kill), methods=["POST"]),
+    ]
+
+
+def _json_only(endpoint: Endpoint) -> Endpoint:
+    async def guarded(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            return error_answer(415, "Send this with content-type: application/json.", "not_json")
+        return await endpoint(request)
+
+    return guarded
+
+
+def _job(workers: Workers, request: Request) -> Job:
+    """The task that the path names. Raises HTTPException 404."""
+    job = workers.get(check_task_id(request.path_params["task_id"]))
+    if job is None:
+        raise HTTPException(404, "The demonstration started no such task.")
+    return job
+
+
+async def _kind(request: Request) -> str:
+    """The kind in a request's body. Raises HTTPException 413 and `InvalidInput`."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_BODY_BYTES:
+            raise HTTPException(413, "This is too large.")
+    try:
+        wanted: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        wanted = None
+    kind = wanted.get("kind") if isinstance(wanted, dict) else None
+    if not isinstance(kind, str) or kind not in _NAMES:
+        raise InvalidInput(f"kind must be one of {', '.join(sorted(_NAMES))}")
+    return kind
