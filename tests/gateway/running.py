@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx
+from starlette.routing import BaseRoute
 
 from bridge.gateway.app import Gateway
 from bridge.gateway.hub import Hub
@@ -46,8 +47,8 @@ class _Server(Server):
 class Running:
     """A gateway that runs: where it is, and a way to look inside it from the test's thread."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.gateway = Gateway(settings)
+    def __init__(self, settings: Settings, extra_routes: Sequence[BaseRoute] = ()) -> None:
+        self.gateway = Gateway(settings, extra_routes=extra_routes)
         self._server = _Server(self.gateway)
         self.url = self._server.url
         self._error: BaseException | None = None
@@ -130,9 +131,11 @@ class Running:
 
 
 @contextmanager
-def running(redis_url: str, *, ready: bool = True, **settings: Any) -> Iterator[Running]:
+def running(
+    redis_url: str, *, ready: bool = True, extra_routes: Sequence[BaseRoute] = (), **settings: Any
+) -> Iterator[Running]:
     """A gateway with quick settings. ready: only after it hears Redis."""
-    one = Running(Settings(redis_url=redis_url, **{**QUICK, **settings}))
+    one = Running(Settings(redis_url=redis_url, **{**QUICK, **settings}), extra_routes)
     try:
         if ready:
             one.wait_ready()

@@ -6,12 +6,15 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
 
 from bridge.gateway.app import Gateway, create_app
@@ -25,8 +28,8 @@ from tests.waiting import DEADLINE_SECONDS, eventually
 class Parent:
     """An app with a page of its own that mounts a gateway below /bridge, under a plain uvicorn."""
 
-    def __init__(self, redis_url: str) -> None:
-        self.gateway = create_app(Settings(redis_url=redis_url, **QUICK))
+    def __init__(self, redis_url: str, **settings: Any) -> None:
+        self.gateway = create_app(Settings(redis_url=redis_url, **{**QUICK, **settings}))
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -61,9 +64,9 @@ class Parent:
 
 
 @contextmanager
-def parent(redis_url: str) -> Iterator[Parent]:
+def parent(redis_url: str, **settings: Any) -> Iterator[Parent]:
     """A running app that mounts a gateway."""
-    one = Parent(redis_url)
+    one = Parent(redis_url, **settings)
     try:
         yield one
     finally:
@@ -103,15 +106,60 @@ def test_a_client_that_takes_nothing_is_closed_under_any_server(
             eventually(lambda: not channel.followers)
 
 
-@pytest.mark.parametrize(
-    "path", ["/bridge/tasks/job-1/events", "/bridge/tasks/job-1/status", "/bridge/healthz"]
-)
+def test_a_mounted_page_is_found(redis_url: str) -> None:
+    """With its module below the mount's path; without the slash it's the parent that redirects."""
+    with parent(redis_url, page=True) as app:
+        page = httpx.get(f"{app.url}/bridge/")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        for name in ("bridge.js", "page.js", "page.css"):
+            assert httpx.get(page.url.join(name)).status_code == 200
+        led = httpx.get(f"{app.url}/bridge?task=job-1", follow_redirects=True)
+        assert (led.url.path, led.url.query, led.content) == ("/bridge/", b"task=job-1", page.content)
+        assert httpx.get(f"{app.url}/").text == "the app's own page"
+
+
+def test_cors_of_a_mounted_gateway_is_its_own(redis_url: str) -> None:
+    """Its answers carry the headers, also that nothing is there; those of the app beside it don't."""
+    origin = {"Origin": "https://app.example"}
+    with parent(redis_url, cors_origins="https://app.example") as app:
+        for path, allowed in (
+            ("/bridge/healthz", "https://app.example"),
+            ("/bridge/nothing", "https://app.example"),
+            ("/", None),
+        ):
+            answer = httpx.get(app.url + path, headers=origin)
+            assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+@pytest.mark.parametrize("base_path", ["", "/live"])
+async def test_routes_of_others(base_path: str) -> None:
+    """A gateway takes more routes, below its path: they find it, and their errors look like its own."""
+
+    async def extra(request: Request) -> JSONResponse:
+        gateway = request.app
+        if "bad" in request.query_params:
+            raise HTTPException(429, "Too many of these.")
+        return JSONResponse([request.path_params["name"], gateway.running_hub() is gateway.hub])
+
+    settings = Settings(base_path=base_path, redis_url="redis://127.0.0.1:1/0")
+    gateway = Gateway(settings, extra_routes=[Route("/extra/{name}", extra), Route("/healthz", extra)])
+    transport = httpx.ASGITransport(app=Starlette(routes=[Mount("/bridge", gateway)]))
+    async with gateway.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get(f"/bridge{base_path}/extra/x")
+        assert answer.json() == ["x", True]
+        refused = await client.get(f"/bridge{base_path}/extra/x?bad=1")
+        assert (refused.status_code, refused.json()["error"]["message"]) == (429, "Too many of these.")
+        assert (await client.get(f"/bridge{base_path}/healthz")).json()["status"] == "ok"
+        assert (await client.get("/bridge/extra")).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/bridge.js", "/tasks/job-1/events", "/tasks/job-1/status", "/healthz"])
 async def test_a_gateway_whose_lifespan_is_not_entered_says_so(path: str) -> None:
     """503 with what the app's author has to do, on every path, streams too."""
     app = Starlette(routes=[Mount("/bridge", create_app(Settings()))])
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        answer = await client.get(path)
+        answer = await client.get("/bridge" + path)
     assert answer.status_code == 503
     assert "lifespan()" in answer.json()["error"]["message"]
     assert "retry-after" in answer.headers
