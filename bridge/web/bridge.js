@@ -1,0 +1,1224 @@
+// Follows a task of a bridge gateway: one ES module for browsers and Node ≥ 20, without dependencies.
+//
+//     import { follow } from "/bridge.js";
+//     const task = follow("job-42", { onView: (view) => show(view.text, view.progress) });
+//     const last = await task.done;
+//
+// Layers, from the bottom: Decoder (bytes → frames), View (events → the JSON of /status), Session (what to
+// do next; no I/O, no timers), Following (fetch, EventSource, timers, callbacks). The first three are the
+// twins of bridge/sse.py, view.py and client/session.py, and the same cases are run against both.
+//
+// Rules
+// -----
+// 1. Nothing twice. Within an epoch an event at or before the view's position was seen and is dropped.
+// 2. A reset is believed, also one of an older epoch: it only counts as seen when it is a numbered event of
+//    our own epoch. The `end` of a forgotten task has the id `0-1` and counts from anywhere.
+// 3. Resume from what was complete: an event that was cut off is forgotten with its connection.
+// 4. Come back politely: first as the server asked (`retry:`), then twice as long each time, jittered.
+// 5. Give up only when there is nobody: a gateway that was never reached fails at once, one that was reached
+//    may be away for `patienceSeconds`, one that opens streams is waited for as long as it takes.
+// 6. Three ways, the best that gets through: a stream, long polls, polls. A stream that is kept back by
+//    somebody in between shows nothing at all, not even the `retry:` that the gateway begins with.
+// 7. And back: from polls a stream is tried again after a minute, then ever more rarely.
+// 8. A poll is folded like a stream, and the view is the same.
+// 9. EventSource shows neither comments nor its own reconnects, so instead of waiting for heartbeats one
+//    asks now and then whether the log is ahead of what the stream has brought.
+// 10. A view that was handed out is never changed. Whoever is slow skips views, but never the last.
+// 11. Names that come from the task (fields, data) never become keys by assignment: "__proto__" is a name
+//    like others. Nothing here touches a document, and text stays text.
+
+// --- Errors ------------------------------------------------------------------------------------------------
+
+/** What went wrong with a gateway. `code` is one of
+ *
+ * - `unavailable`: it can't be reached or can't serve now. The only one that passes by itself;
+ * - `not_found`: it doesn't know the task, or there is no gateway at this address;
+ * - `refused`: it says that the request is wrong, or not allowed;
+ * - `bad_answer`: what answered speaks otherwise than a gateway does;
+ * - `too_large`: a line or an event of the stream is over the limit;
+ * - `invalid_input`: the caller passed what can never work.
+ *
+ * `status` is the HTTP status behind it, or null. `kind` tells of a dropped connection how it failed:
+ * `mute` (nothing came at all), `silent` (nothing came any more), `broken` or `refused`.
+ */
+export class BridgeError extends Error {
+  constructor(code, message, { status = null, kind = 'broken', cause } = {}) {
+    super(message, { cause })
+    this.name = 'BridgeError'
+    this.code = code
+    this.status = status
+    this.kind = kind
+  }
+}
+
+// --- Server-sent events: the HTML standard's 9.2.5 and 9.2.6 -----------------------------------------------
+
+const STREAM_TYPE = 'text/event-stream'
+const MAX_BYTES = 32 * 1024 * 1024
+const LONGEST_RETRY_MS = 1e15
+const [CR, LF] = [13, 10]
+
+/** Turns the bytes of one event stream, cut anywhere, into frames `{event, data, id}`.
+ *
+ * A line ends with CR, LF or CRLF and with nothing else; lines are decoded one by one, which gives the same as
+ * decoding the stream. `lastEventId` is that of the last blank line; `retryMs` what the server asked for, or
+ * null. A line or an event of more than `maxBytes` is an error, after which the decoder is of no use.
+ */
+export class Decoder {
+  lastEventId
+  retryMs = null
+  #maxBytes
+  #utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
+  #parts = []
+  #partBytes = 0
+  #skipLf = false
+  #firstLine = true
+  #id
+  #event = ''
+  #data = []
+  #dataBytes = 0
+
+  constructor({ lastEventId = '', maxBytes = MAX_BYTES } = {}) {
+    this.lastEventId = this.#id = lastEventId
+    this.#maxBytes = maxBytes
+  }
+
+  feed(bytes) {
+    const frames = []
+    let begin = 0
+    for (let at = 0; at < bytes.length; at++) {
+      const byte = bytes[at]
+      if (byte !== LF && byte !== CR) continue
+      // A line that ends in CR is complete at once; the LF that may follow belongs to it.
+      const half = byte === LF && at === begin && this.#skipLf
+      if (!half) this.#takeLine(this.#lineOf(bytes.subarray(begin, at)), frames)
+      this.#skipLf = byte === CR
+      begin = at + 1
+    }
+    if (begin < bytes.length) {
+      this.#skipLf = false
+      // A copy: the caller may use its buffer again.
+      this.#parts.push(bytes.slice(begin))
+      this.#partBytes += bytes.length - begin
+      this.#check(this.#partBytes, 'a line')
+    }
+    return frames
+  }
+
+  #lineOf(rest) {
+    if (!this.#parts.length) return rest
+    const line = new Uint8Array(this.#partBytes + rest.length)
+    let at = 0
+    for (const part of [...this.#parts, rest]) {
+      line.set(part, at)
+      at += part.length
+    }
+    this.#parts = []
+    this.#partBytes = 0
+    return line
+  }
+
+  #takeLine(bytes, frames) {
+    this.#check(bytes.length, 'a line')
+    let line = this.#utf8.decode(bytes)
+    // "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present."
+    const bom = this.#firstLine && line.startsWith('\uFEFF')
+    if (bom) line = line.slice(1)
+    this.#firstLine = false
+    if (line === '') {
+      this.#dispatch(frames)
+      return
+    }
+    // Without a colon the whole line is the name; with a colon first it is a comment: the name is empty.
+    const colon = line.indexOf(':')
+    const name = colon < 0 ? line : line.slice(0, colon)
+    const value = colon < 0 ? '' : line.slice(colon + (line[colon + 1] === ' ' ? 2 : 1))
+    if (name === 'data') {
+      this.#dataBytes += bytes.length - (bom ? 3 : 0) + 1
+      this.#check(this.#dataBytes, 'an event')
+      this.#data.push(value)
+    } else if (name === 'event') {
+      this.#event = value
+    } else if (name === 'id' && !value.includes('\0')) {
+      this.#id = value
+    } else if (name === 'retry' && /^[0-9]+$/.test(value)) {
+      this.retryMs = Math.min(Number(value), LONGEST_RETRY_MS)
+    }
+  }
+
+  #dispatch(frames) {
+    // "Set the last event ID string of the event source to the value of the last event ID buffer": also when
+    // there is no data and so no event.
+    this.lastEventId = this.#id
+    if (this.#data.length) {
+      frames.push({ event: this.#event || 'message', data: this.#data.join('\n'), id: this.#id })
+    }
+    this.#data = []
+    this.#dataBytes = 0
+    this.#event = ''
+  }
+
+  #check(size, what) {
+    if (size > this.#maxBytes) {
+      const limit = `${what} of the event stream is larger than ${this.#maxBytes} bytes`
+      throw new BridgeError('too_large', `${limit}: is it an event stream?`)
+    }
+  }
+}
+
+// --- The vocabulary ----------------------------------------------------------------------------------------
+
+const TASK_ID = /^[A-Za-z0-9._:~-]{1,200}$/
+const MAIN_FIELD = 'text'
+const TERMINAL = ['succeeded', 'failed', 'cancelled']
+const LATEST_TIME = 253_402_300_799_999 // the end of the year 9999
+
+const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
+const isCount = (value) => Number.isSafeInteger(value) && value >= 0
+const isError = (value) => typeof value.code === 'string' && typeof value.message === 'string'
+
+// Each takes a member's value and returns what it means, or undefined when it can't be.
+const text = (value) => (typeof value === 'string' ? value : undefined)
+const oneOf =
+  (...allowed) =>
+  (value) =>
+    allowed.includes(value) ? value : undefined
+const count = (value = 0) => (isCount(value) ? value : undefined)
+const flag = (value = false) => (typeof value === 'boolean' ? value : undefined)
+const any = (value = null) => value
+const optional = (check) => (value) => (value == null ? null : check(value) ? value : undefined)
+const allOf = (check) => (value) =>
+  isObject(value ?? {}) && Object.values(value ?? {}).every(check) ? (value ?? {}) : undefined
+const object = optional(isObject)
+const error = optional((value) => isObject(value) && isError(value))
+const fraction = optional((value) => typeof value === 'number' && value >= 0 && value <= 1)
+
+const at = optional((value) => isCount(value) && value <= LATEST_TIME)
+const MEMBERS = new Map(
+  Object.entries({
+    state: {
+      state: oneOf('queued', 'running'),
+      attempt: count,
+      cancel_requested: flag,
+      created_at: at,
+      started_at: at,
+      at,
+    },
+    chunk: { text, field: (value = MAIN_FIELD) => text(value), at },
+    progress: { progress: fraction, message: optional((value) => typeof value === 'string'), at },
+    data: { name: text, value: (value) => value, at },
+    reset: { reason: text, attempt: count, at },
+    end: {
+      state: oneOf(...TERMINAL),
+      error,
+      result: any,
+      usage: object,
+      length: allOf(isCount),
+      truncated: flag,
+      at,
+    },
+  }),
+)
+
+const rfc3339 = (ms) => (ms === null ? null : new Date(ms).toISOString())
+const time = (value) => (value == null ? null : Date.parse(value) >= 0 ? Date.parse(value) : undefined)
+const VIEW_MEMBERS = {
+  ...MEMBERS.get('end'),
+  ...MEMBERS.get('progress'),
+  state: oneOf('queued', 'running', ...TERMINAL),
+  position: (value) => parsePosition(value) ?? undefined,
+  reset: (value) => value === true,
+  attempt: count,
+  cancel_requested: flag,
+  text,
+  fields: allOf((value) => typeof value === 'string'),
+  data: allOf(() => true),
+  created_at: time,
+  started_at: time,
+  updated_at: time,
+  ended_at: time,
+}
+
+/** The kinds of event that a gateway sends by name. */
+export const KINDS = [...MEMBERS.keys()]
+
+/** The event of a kind and its JSON. Members that this version doesn't know are ignored. */
+function decodeEvent(kind, data) {
+  return { kind, ...read(data, MEMBERS.get(kind), `a ${kind} event`) }
+}
+
+/** The answer to a poll. */
+const decodeView = (body) => read(body, VIEW_MEMBERS, 'a view')
+
+function read(json, table, what) {
+  const members = jsonObject(json)
+  const known = {}
+  for (const [name, meaning] of Object.entries(table)) {
+    known[name] = meaning(members[name])
+    if (known[name] === undefined) {
+      throw new BridgeError('bad_answer', `the gateway sent what makes no sense: "${name}" of ${what}`)
+    }
+  }
+  return known
+}
+
+/** JSON without lone surrogates, which it can spell as escapes; they become U+FFFD, as everywhere. */
+function wellFormed(json) {
+  if (!/\\u[dD][89a-fA-F]/.test(json)) return json
+  // JSON.stringify escapes only those surrogates that are alone.
+  return JSON.stringify(JSON.parse(json)).replace(/\\(?:u....|.)/g, (escape) =>
+    /^\\ud[89a-f]/.test(escape) ? '\uFFFD' : escape,
+  )
+}
+
+/** The id of an event, as two numbers: as text `…-9` would come after `…-10`. */
+function parsePosition(text) {
+  const match = /^(\d{1,16})-(\d{1,16})$/.exec(text)
+  if (!match) return null
+  return { epoch: BigInt(match[1]), seq: BigInt(match[2]) }
+}
+
+const START = { epoch: 0n, seq: 0n }
+const isSame = (a, b) => a.epoch === b.epoch && a.seq === b.seq
+const isLater = (a, b) => a.epoch > b.epoch || (a.epoch === b.epoch && a.seq > b.seq)
+const isUnknownEnd = (a) => a.epoch === 0n && a.seq === 1n
+const spell = ({ epoch, seq }) => `${epoch}-${seq}`
+
+// --- The fold ----------------------------------------------------------------------------------------------
+
+/** The fold of all events up to `position`. `toJSON()` is the shape of `/status`, a new object each time. */
+class View {
+  position = START
+
+  constructor(id) {
+    this.id = id
+    this.#clear(0)
+  }
+
+  #clear(attempt) {
+    Object.assign(this, {
+      state: 'queued',
+      attempt,
+      cancel_requested: false,
+      texts: new Map(),
+      progress: null,
+      message: null,
+      data: new Map(),
+      result: null,
+      error: null,
+      usage: null,
+      truncated: false,
+      created_at: null,
+      started_at: null,
+      updated_at: null,
+      ended_at: null,
+    })
+  }
+
+  get ended() {
+    return TERMINAL.includes(this.state)
+  }
+
+  apply(position, event) {
+    const { kind, at } = event
+    if (kind === 'chunk') {
+      this.#append(event.field, event.text)
+    } else if (kind === 'progress') {
+      ;({ progress: this.progress, message: this.message } = event)
+    } else if (kind === 'data') {
+      // The latest stands last, so that the order is the same where older ones were left out.
+      this.data.delete(event.name)
+      this.data.set(event.name, event.value)
+    } else if (kind === 'state') {
+      const { state, attempt, cancel_requested, created_at, started_at } = event
+      Object.assign(this, { state, attempt, cancel_requested, created_at, started_at })
+    } else if (kind === 'reset') {
+      this.#clear(event.attempt)
+    } else if (kind === 'end') {
+      const { state, result, error, usage, truncated } = event
+      Object.assign(this, { state, result, error, usage, truncated, ended_at: at })
+    }
+    if (at !== null) this.updated_at = at
+    this.position = position
+  }
+
+  #append(field, more) {
+    this.texts.set(field, (this.texts.get(field) ?? '') + more)
+  }
+
+  /** Whether an answer to a poll tells anything new. One may say `reset` of the position it was asked about. */
+  isOlderThan({ reset, position }) {
+    return reset || isLater(position, this.position) || this.#isOfAnother(position)
+  }
+
+  #isOfAnother({ epoch }) {
+    return epoch !== this.position.epoch && !isSame(this.position, START)
+  }
+
+  /** Folds the answer to a poll since `position`: all of the view, but only that text. Whether it was new. */
+  merge({ reset, position, text, fields, data, at, length, ...rest }) {
+    if (!this.isOlderThan({ reset, position })) return false
+    if (reset || this.#isOfAnother(position)) this.texts.clear()
+    for (const [field, more] of Object.entries({ ...fields, [MAIN_FIELD]: text })) this.#append(field, more)
+    Object.assign(this, rest, { position, data: new Map(Object.entries(data)) })
+    return true
+  }
+
+  toJSON() {
+    const others = [...this.texts].filter(([field, text]) => text && field !== MAIN_FIELD)
+    return {
+      id: this.id,
+      state: this.state,
+      attempt: this.attempt,
+      position: spell(this.position),
+      text: this.texts.get(MAIN_FIELD) ?? '',
+      // Unlike an assignment, this defines own members, also for the name "__proto__".
+      fields: Object.fromEntries(others),
+      progress: this.progress,
+      message: this.message,
+      data: Object.fromEntries(this.data),
+      cancel_requested: this.cancel_requested,
+      result: this.result,
+      error: this.error,
+      usage: this.usage,
+      truncated: this.truncated,
+      created_at: rfc3339(this.created_at),
+      started_at: rfc3339(this.started_at),
+      updated_at: rfc3339(this.updated_at),
+      ended_at: rfc3339(this.ended_at),
+    }
+  }
+}
+
+// --- When, and which way -----------------------------------------------------------------------------------
+
+const FIRST_WAIT = 1
+const LONGEST_WAIT = 30
+const LONGEST_RETRY = 300
+
+/** How long to wait before the next try; failures in a row are counted. `wish` is the server's, in seconds. */
+class Backoff {
+  wish = null
+  #jitter
+  #failures = 0
+
+  constructor(jitter) {
+    this.#jitter = jitter
+  }
+
+  forgive() {
+    this.#failures = 0
+  }
+
+  failed() {
+    this.#failures += 1
+    const asked = this.wish ?? FIRST_WAIT
+    if (this.#failures === 1 && this.wish !== null) return asked
+    const grown = Math.max(asked, 0.05) * 2 ** Math.min(this.#failures - 1, 16)
+    const wait = Math.min(grown, LONGEST_WAIT) * (0.5 + this.#jitter() / 2)
+    return this.wish === null ? wait : Math.max(wait, asked)
+  }
+}
+
+/** A `Retry-After` in seconds; the form with a date is for caches and counts as none, which is 0. */
+const retryAfter = (header) => (/^[0-9]+$/.test(header ?? '') ? Math.min(Number(header), LONGEST_RETRY) : 0)
+
+const STREAM_AGAIN = 60
+const LONGEST_AGAIN = 600
+const MOST_SILENT = 2
+const MOST_BROKEN = 3
+
+/** Which way is the way now (rules 6 and 7): "stream", "long_poll" or "poll". */
+class Ways {
+  way
+  #streams
+  #polls
+  #againAt = 0
+  #againIn = STREAM_AGAIN
+  #brought = false
+  #silent = 0
+  #broken = 0
+
+  constructor(streams) {
+    this.#streams = streams
+    this.#polls = streams ? null : 'long_poll'
+    this.way = this.#polls ?? 'stream'
+  }
+
+  /** Whether this is one stream between two polls. */
+  get trial() {
+    return this.way === 'stream' && this.#polls !== null
+  }
+
+  choose(now) {
+    this.#brought = false
+    const polls = this.#polls !== null && (!this.#streams || now < this.#againAt)
+    this.way = polls ? this.#polls : 'stream'
+    return this.way
+  }
+
+  streamBrought() {
+    this.#polls = null
+    this.#brought = true
+    this.#againIn = STREAM_AGAIN
+    this.#silent = this.#broken = 0
+  }
+
+  failed(kind, now) {
+    if (this.way === 'long_poll') {
+      this.#polls = 'poll'
+    } else if (this.way === 'poll') {
+      this.#polls = this.#streams ? null : 'long_poll'
+    } else if (this.trial) {
+      this.#againIn = Math.min(2 * this.#againIn, LONGEST_AGAIN)
+      this.#againAt = now + this.#againIn
+    } else if (!this.#brought) {
+      if (kind === 'silent') this.#silent += 1
+      else if (kind !== 'mute') this.#broken += 1
+      if (kind === 'mute' || this.#silent === MOST_SILENT || this.#broken === MOST_BROKEN) {
+        this.#polls = 'long_poll'
+        this.#againAt = now + this.#againIn
+        this.#silent = this.#broken = 0
+      }
+    }
+  }
+}
+
+// --- The session: what to do next --------------------------------------------------------------------------
+
+const OPEN_SECONDS = 5 // how long a stream may take to bring its first byte; the gateway begins at once
+const SILENCE_SECONDS = 45 // how long it may be silent; the gateway's heartbeats come every 15 s
+const PATIENCE_SECONDS = 60
+const ANSWER_SECONDS = 10 // how long a poll may take, beyond its wait
+const LONG_POLL_SECONDS = 25 // many proxies cut a request off at 30 s
+const POLL_EVERY = 2
+const NEWS_PAUSE = 0.5 // text comes in pieces, not in letters
+const UNKNOWN_WAIT = 600
+const STEADY = 10 // a stream that lasted so long was a good one
+const POLL_HEADERS = { 'Cache-Control': 'no-cache', Accept: 'application/json' }
+
+/** One task as followed by one reader: the view so far, and what to do next. All times are in seconds.
+ *
+ * Whoever does the I/O asks `next` for each request. For a stream, `answered` is told the response's head and
+ * `receive` each piece of its body; for a poll, `polled` is told all at once, and `pause` says how long to wait.
+ * What goes wrong, and a stream that ends before the session is `done`, goes to `failed`, which says how long to
+ * wait, or throws what won't pass. `headers` are a Headers. With `after`, the view holds only the text after it.
+ */
+export class Session {
+  done = false
+  /** How much was received: the events of streams, without heartbeats, and the answers to polls. */
+  characters = 0
+  #options
+  #ways
+  #backoff
+  #decoder = new Decoder()
+  #pause = 0
+  #retryAfter = 0
+  #asked = 0
+  #opened = null
+  #lastContact = null
+  #unknownSince = null
+
+  constructor(
+    taskId,
+    {
+      after = null,
+      streams = true,
+      openSeconds = OPEN_SECONDS,
+      silenceSeconds = SILENCE_SECONDS,
+      patienceSeconds = PATIENCE_SECONDS,
+      clock = () => performance.now() / 1000,
+      jitter = Math.random,
+    } = {},
+  ) {
+    // "." and ".." are steps in a path.
+    if (typeof taskId !== 'string' || !TASK_ID.test(taskId) || taskId === '.' || taskId === '..') {
+      throw new BridgeError('invalid_input', 'a task id is 1-200 characters of A-Z a-z 0-9 . _ : ~ -')
+    }
+    this.view = new View(taskId)
+    if (after !== null) this.view.position = parsePosition(after)
+    if (this.view.position === null) {
+      throw new BridgeError('invalid_input', 'a position looks like 1763650000000-17')
+    }
+    this.#options = { openSeconds, silenceSeconds, patienceSeconds, clock }
+    this.#ways = new Ways(streams)
+    this.#backoff = new Backoff(jitter)
+  }
+
+  /** The way of the latest request: "stream", "long_poll" or "poll". */
+  get way() {
+    return this.#ways.way
+  }
+
+  /** Begins a request: `{way, query, headers, answerSeconds, silenceSeconds}`. */
+  next() {
+    const { openSeconds, silenceSeconds, clock } = this.#options
+    this.#asked = clock()
+    this.#opened = null
+    this.#retryAfter = 0
+    const way = this.#ways.choose(this.#asked)
+    if (way === 'stream') {
+      this.#decoder = new Decoder()
+      const headers = { 'Cache-Control': 'no-cache', Accept: STREAM_TYPE, 'Accept-Encoding': 'identity' }
+      const { after } = this.since()
+      if (after) headers['Last-Event-ID'] = after
+      return { way, query: {}, headers, answerSeconds: openSeconds, silenceSeconds }
+    }
+    const query = this.since('0')
+    const wait = way === 'long_poll' ? LONG_POLL_SECONDS : 0
+    if (wait) query.wait = String(wait)
+    const answerSeconds = wait + ANSWER_SECONDS
+    return { way, query, headers: { ...POLL_HEADERS }, answerSeconds, silenceSeconds: ANSWER_SECONDS }
+  }
+
+  /** The position as a query; `start` is that of a view without any. */
+  since(start) {
+    const { position } = this.view
+    const after = isSame(position, START) ? start : spell(position)
+    return after === undefined ? {} : { after }
+  }
+
+  // A stream.
+
+  /** Its head came; `body` only matters for errors. 204 means that there is nothing more. */
+  answered(status, headers, body = '') {
+    if (status === 204) {
+      this.done = true
+      return
+    }
+    this.#refuse(status, headers, body)
+    const type = headers.get('content-type') ?? ''
+    if (type.split(';')[0].trim().toLowerCase() !== STREAM_TYPE) {
+      const what = `the answer is ${type || 'of no type'}, not an event stream`
+      throw new BridgeError('bad_answer', `${what}: is this a gateway?`, { status })
+    }
+    this.opened()
+  }
+
+  /** It is open, as one knows of an EventSource. */
+  opened() {
+    this.#opened = this.#lastContact = this.#options.clock()
+  }
+
+  /** Folds a piece of its body into the view; the events in it that are new, each with its position. */
+  receive(bytes) {
+    const news = this.heard(this.#decoder.feed(bytes))
+    const { retryMs } = this.#decoder
+    if (retryMs !== null) this.#backoff.wish = Math.min(retryMs / 1000, LONGEST_RETRY)
+    return news
+  }
+
+  /** Likewise for frames, as an EventSource hears them. */
+  heard(frames) {
+    this.#lastContact = this.#options.clock()
+    const news = []
+    for (const frame of frames) {
+      this.characters += `event: ${frame.event}\nid: ${frame.id}\ndata: ${frame.data}\n\n`.length
+      // Kinds that a newer gateway may send are skipped, as are unnamed events.
+      if (MEMBERS.has(frame.event) && !this.done) this.#take(frame, news)
+    }
+    if (news.length) {
+      this.#backoff.forgive()
+      this.#ways.streamBrought()
+      this.#unknownSince = null
+    }
+    return news
+  }
+
+  #take({ event: kind, data, id }, news) {
+    const position = parsePosition(id)
+    if (!position)
+      throw new BridgeError('bad_answer', `the gateway sent an event with the id "${id.slice(0, 60)}"`)
+    const event = decodeEvent(kind, data)
+    const known = this.view.position
+    const anyway =
+      kind === 'reset'
+        ? position.epoch !== known.epoch || position.seq === 0n
+        : kind === 'end' && isUnknownEnd(position)
+    if (!anyway && !isLater(position, known)) return
+    this.view.apply(position, event)
+    news.push({ position: spell(position), event })
+    this.done = kind === 'end'
+  }
+
+  // A poll.
+
+  /** A poll was answered: folds it into the view; whether that changed anything. */
+  polled(status, headers, body) {
+    this.characters += body.length
+    const asked = retryAfter(headers.get('retry-after'))
+    if (status !== 404) this.#refuse(status, headers, body)
+    const now = (this.#lastContact = this.#options.clock())
+    this.#backoff.forgive()
+    this.#pause = asked || POLL_EVERY
+    if (status === 404) return this.#unknown(now)
+    this.#unknownSince = null
+    const answer = decodeView(body)
+    const news = this.view.merge(answer)
+    this.done = TERMINAL.includes(answer.state) && isSame(answer.position, this.view.position)
+    if (this.way === 'long_poll') {
+      // Whoever answers early with nothing new ignores `wait`: that is a poll like any other.
+      const early = now - this.#asked < LONG_POLL_SECONDS / 2
+      this.#pause = news ? NEWS_PAUSE : early ? POLL_EVERY : 0
+    }
+    return news
+  }
+
+  /** Seconds to wait after a poll that was answered. */
+  pause() {
+    return this.#pause
+  }
+
+  /** Whether a poll beside a stream has seen what the stream has not brought. */
+  isBehind(status, body) {
+    try {
+      return status === 200 && this.view.isOlderThan(decodeView(body))
+    } catch {
+      return false // It will be told by a poll that counts.
+    }
+  }
+
+  #unknown(now) {
+    this.#unknownSince ??= now
+    if (now - this.#unknownSince < UNKNOWN_WAIT) return false
+    const known = !isSame(this.view.position, START)
+    const message = known ? 'The task is no longer known.' : 'There is no such task.'
+    const error = { code: 'unknown_task', message }
+    this.view.apply(
+      { epoch: 0n, seq: 1n },
+      { kind: 'end', state: 'failed', error, result: null, usage: null, truncated: false, at: null },
+    )
+    return (this.done = true)
+  }
+
+  // What goes wrong.
+
+  /** The request failed, or the stream ended early: seconds to wait before the next. Throws `error` when it
+   * won't pass, or when it is time to give up (rule 5). Its `kind` tells how it failed.
+   */
+  failed(error) {
+    if (error.code !== 'unavailable') throw error
+    const { clock, patienceSeconds } = this.#options
+    const now = clock()
+    const away = this.#lastContact === null || now - this.#lastContact > patienceSeconds
+    const mute = this.way === 'stream' && error.kind === 'mute'
+    // A way that fails while there is another decides nothing.
+    const decides = this.way === 'stream' ? !mute && !this.#ways.trial : this.way === 'poll'
+    if (away && decides) throw error
+    this.#ways.failed(error.kind, now)
+    if (mute) return 0
+    if (this.#opened !== null && now - this.#opened >= STEADY) this.#backoff.forgive()
+    return Math.max(this.#backoff.failed(), this.#retryAfter)
+  }
+
+  #refuse(status, headers, body) {
+    if (status === 200) return
+    this.#retryAfter = retryAfter(headers.get('retry-after'))
+    throw refusal(status, body)
+  }
+}
+
+/** The error that an answer with this status means. Quotes the gateway's own words, if there are any. */
+function refusal(status, body) {
+  let said = ''
+  try {
+    said = JSON.parse(body).error.message.replace(/\s+/g, ' ').trim().slice(0, 300)
+  } catch {
+    // Somebody else's answer.
+  }
+  if ([408, 425, 429].includes(status) || status >= 500) {
+    const message = `the gateway can't serve now: ${said || 'no reason given'} (${status})`
+    return new BridgeError('unavailable', message, { status })
+  }
+  if (status === 404) {
+    const message = `${said || 'no such task, or no gateway at this address'} (404)`
+    return new BridgeError('not_found', message, { status })
+  }
+  return new BridgeError('refused', `the gateway refused: ${said || 'no reason given'} (${status})`, {
+    status,
+  })
+}
+
+function jsonObject(body) {
+  let answer = null
+  try {
+    answer = JSON.parse(wellFormed(body))
+  } catch {
+    // Told below.
+  }
+  if (isObject(answer)) return answer
+  throw new BridgeError('bad_answer', 'the answer is not a JSON object: is this a gateway?')
+}
+
+// --- The shell: connections, timers, callbacks -------------------------------------------------------------
+
+const CHECK_SECONDS = [3, 6, 12, 15] // how long an EventSource may bring nothing before one looks, each time
+const LATE_SECONDS = 1 // how long a stream may be behind what a poll has seen
+const REOPEN_SECONDS = 20 // how long the browser's own reconnect may take
+const CANCEL_SECONDS = 10
+const MUTE = 'nothing comes through: somebody in between may hold the stream back'
+const TRANSPORTS = ['auto', 'eventsource', 'fetch', 'poll']
+
+const CLOSED = Symbol('closed')
+const AGAIN = Symbol('again')
+
+/** Follows a task until its end, over as many connections as it takes.
+ *
+ * See bridge.d.ts for the options. Throws a BridgeError (`invalid_input`) for an id or an option that can't
+ * work; everything later is told by `done`.
+ */
+export function follow(taskId, options = {}) {
+  return new Following(taskId, options)
+}
+
+/** One request, or one stream: it can be cut at any time, by whoever finds a reason, and leaves nothing. */
+class Line {
+  #abort = new AbortController()
+  #timer
+  #waiting = new Set()
+  /** Why it was cut, or null. */
+  cause = null
+  /** Grows with every `later`, so that one can see whether anything else came meanwhile. */
+  turn = 0
+
+  get signal() {
+    return this.#abort.signal
+  }
+
+  /** Waits for a promise, or for being cut. */
+  wait(promise) {
+    return new Promise((resolve, reject) => {
+      if (this.cause !== null) reject(this.cause)
+      this.#waiting.add(reject)
+      promise.then(resolve, reject).finally(() => this.#waiting.delete(reject))
+    })
+  }
+
+  /** Calls back later. There is one timer: the next call replaces it. */
+  later(seconds, callback) {
+    clearTimeout(this.#timer)
+    this.turn += 1
+    if (this.cause === null) this.#timer = setTimeout(callback, seconds * 1000)
+  }
+
+  /** Lets it fail as `kind` unless something comes in that time. */
+  expect(seconds, kind, message) {
+    this.later(seconds, () => this.cut(new BridgeError('unavailable', message, { kind })))
+  }
+
+  cut(cause = CLOSED) {
+    this.turn += 1
+    if (this.cause !== null) return
+    this.cause = cause
+    clearTimeout(this.#timer)
+    for (const reject of this.#waiting) reject(cause)
+    this.#abort.abort()
+  }
+}
+
+class Following {
+  #options
+  #base
+  #session
+  #EventSource
+  #view
+  #version = 0
+  #change = newChange()
+  #line = null
+  #wake = null
+  #backingOff = false
+  #closing = false
+  #over = false
+  #told = ''
+  #stats = { requests: 0, connects: 0, way: null }
+
+  constructor(taskId, options) {
+    const { after, transport = 'auto', baseUrl, patienceSeconds, silenceSeconds } = options
+    if (!TRANSPORTS.includes(transport)) {
+      throw new BridgeError(
+        'invalid_input',
+        `transport is one of ${TRANSPORTS.join(', ')} (got ${transport})`,
+      )
+    }
+    this.#options = options
+    this.#session = new Session(taskId, {
+      after,
+      patienceSeconds,
+      silenceSeconds,
+      streams: transport !== 'poll',
+    })
+    this.#base = new URL(`tasks/${taskId}/`, baseOf(baseUrl))
+    this.#EventSource = eventSourceFor(options, transport)
+    this.#view = this.#session.view.toJSON()
+    this.done = Promise.resolve().then(() => this.#run())
+    // Who doesn't look at `done` isn't punished for it: `onConnection` tells, too.
+    this.done.catch(() => {})
+  }
+
+  get view() {
+    return this.#view
+  }
+
+  get stats() {
+    return { ...this.#stats, characters: this.#session.characters }
+  }
+
+  /** Latest wins: a slow reader skips views, never the last. Leaving the loop doesn't end the following. */
+  async *[Symbol.asyncIterator]() {
+    let seen = 0
+    for (;;) {
+      if (this.#version > seen) {
+        seen = this.#version
+        yield this.#view
+      } else if (this.#over) {
+        await this.done
+        return
+      } else {
+        await this.#change.promise
+      }
+    }
+  }
+
+  /** Asks the task to stop. The following goes on, to see it end. */
+  async cancel() {
+    const line = new Line()
+    line.expect(CANCEL_SECONDS, 'broken', "the gateway didn't answer the request to cancel in time")
+    try {
+      const answer = await this.#ask(line, 'cancel', { method: 'POST', headers: POLL_HEADERS })
+      if (answer.status < 200 || answer.status > 299) throw refusal(answer.status, answer.body)
+      return jsonObject(answer.body)
+    } finally {
+      line.cut()
+    }
+  }
+
+  /** Drops the connection, and comes back at once by the position. */
+  reconnect() {
+    this.#line?.cut(AGAIN)
+    this.#wake?.()
+  }
+
+  /** Stops following; the task goes on, and `done` gives the view so far. */
+  close() {
+    this.#closing = true
+    this.#line?.cut(CLOSED)
+    this.#wake?.()
+  }
+
+  // --- The loop --------------------------------------------------------------------------------------------
+
+  async #run() {
+    const { signal } = this.#options
+    const close = () => this.close()
+    const hurry = () => this.#hurry()
+    const page = globalThis.document
+    if (signal?.aborted) close()
+    signal?.addEventListener('abort', close)
+    globalThis.addEventListener?.('online', hurry)
+    page?.addEventListener('visibilitychange', hurry)
+    try {
+      while (!this.#session.done && !this.#closing) await this.#sleep(await this.#once())
+      this.#tell('closed', { reason: this.#session.done ? 'the task has ended' : 'closed' })
+      return this.#view
+    } catch (error) {
+      this.#tell('closed', { reason: error.message, error })
+      throw error
+    } finally {
+      this.#over = true
+      this.#change.resolve()
+      signal?.removeEventListener('abort', close)
+      globalThis.removeEventListener?.('online', hurry)
+      page?.removeEventListener('visibilitychange', hurry)
+    }
+  }
+
+  /** One stream or poll; the seconds to wait before the next. */
+  async #once() {
+    const request = this.#session.next()
+    const line = (this.#line = new Line())
+    this.#stats.way = request.way !== 'stream' ? request.way : this.#EventSource ? 'eventsource' : 'fetch'
+    if (request.way === 'stream' || !this.#told.startsWith('open')) this.#tell('connecting')
+    try {
+      if (request.way !== 'stream') return await this.#poll(request, line)
+      await (this.#EventSource ? this.#listen(request, line) : this.#read(request, line))
+      if (this.#session.done) return 0
+      throw new BridgeError('unavailable', "the stream was closed before the task's end")
+    } catch (error) {
+      if (error === CLOSED || error === AGAIN || this.#session.done) return 0
+      const seconds = this.#session.failed(error)
+      this.#backingOff = true
+      this.#tell('waiting', { reason: error.message, retryInSeconds: seconds })
+      return seconds
+    } finally {
+      line.cut()
+      this.#line = null
+    }
+  }
+
+  /** Waits, unless somebody says before that it is time. */
+  async #sleep(seconds) {
+    if (seconds > 0 && !this.#closing && !this.#session.done) {
+      await new Promise((resolve) => {
+        const timer = setTimeout(resolve, seconds * 1000)
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+    this.#wake = null
+    this.#backingOff = false
+  }
+
+  /** The network is back, or somebody looks at the page again: no time to wait for a backoff. */
+  #hurry() {
+    if (this.#backingOff && globalThis.document?.visibilityState !== 'hidden') this.#wake?.()
+  }
+
+  /** New events were folded: hand out a view. */
+  #publish(news) {
+    if (!news) return
+    this.#view = this.#session.view.toJSON()
+    this.#version += 1
+    const change = this.#change
+    this.#change = newChange()
+    change.resolve()
+    call(this.#options.onView, this.#view)
+  }
+
+  #tell(state, { reason = null, retryInSeconds = null, error = null } = {}) {
+    const { way } = this.#stats
+    const told = `${state} ${way}`
+    if (state === 'open' && told === this.#told) return
+    this.#told = told
+    call(this.#options.onConnection, { state, way, reason, retryInSeconds, error })
+  }
+
+  // --- Requests --------------------------------------------------------------------------------------------
+
+  #url(what, query = {}) {
+    const url = new URL(what, this.#base)
+    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value)
+    return url.href
+  }
+
+  async #fetch(line, what, { query, headers, ...init }) {
+    const { headers: own, credentials, fetch = globalThis.fetch } = this.#options
+    const asked = async () => (typeof own === 'function' ? own() : own)
+    const all = new Headers(await this.#arrival(line, asked()))
+    for (const [name, value] of Object.entries(headers)) all.set(name, value)
+    // Without a cache of the browser's: it would make conditional requests of polls, which mean something else.
+    const options = { ...init, headers: all, cache: 'no-store', signal: line.signal }
+    if (credentials) options.credentials = credentials
+    this.#stats.requests += 1
+    return this.#arrival(line, fetch(this.#url(what, query), options))
+  }
+
+  /** A whole answer. */
+  async #ask(line, what, init) {
+    const response = await this.#fetch(line, what, init)
+    const { status, headers } = response
+    return { status, headers, body: await this.#arrival(line, response.text()) }
+  }
+
+  async #arrival(line, promise) {
+    try {
+      return await line.wait(promise)
+    } catch (error) {
+      throw this.#troubleOf(error, line)
+    }
+  }
+
+  #troubleOf(error, line) {
+    if (line.cause !== null) return line.cause
+    if (error instanceof BridgeError) return error
+    const why = error?.cause?.message || error?.message || error
+    return new BridgeError('unavailable', `no answer from ${this.#base.origin}: ${why}`, { cause: error })
+  }
+
+  // --- The ways: polls, fetch streams, EventSource ---------------------------------------------------------
+
+  async #poll(request, line) {
+    line.expect(request.answerSeconds, 'broken', "a poll wasn't answered in time")
+    const { status, headers, body } = await this.#ask(line, 'status', request)
+    const news = this.#session.polled(status, headers, body)
+    this.#tell('open')
+    this.#publish(news)
+    return this.#session.done ? 0 : this.#session.pause()
+  }
+
+  async #read(request, line) {
+    line.expect(request.answerSeconds, 'mute', MUTE)
+    const response = await this.#fetch(line, 'events', request)
+    const refused = response.status !== 200 && response.status !== 204
+    const said = refused ? await this.#arrival(line, response.text()) : ''
+    this.#session.answered(response.status, response.headers, said)
+    if (this.#session.done) return
+    if (!response.body)
+      throw new BridgeError('unavailable', "this fetch can't read streams", { kind: 'mute' })
+    this.#stats.connects += 1
+    const reader = response.body.getReader()
+    try {
+      while (!this.#session.done) {
+        const { done, value } = await this.#arrival(line, reader.read())
+        if (done) return
+        line.expect(request.silenceSeconds, 'silent', 'the stream fell silent')
+        this.#tell('open')
+        this.#publish(this.#session.receive(value).length > 0)
+      }
+    } finally {
+      reader.cancel().catch(() => {})
+    }
+  }
+
+  async #listen(request, line) {
+    const withCredentials = this.#options.credentials === 'include'
+    const url = this.#url('events', this.#session.since())
+    line.expect(request.answerSeconds, 'mute', MUTE)
+    const source = new this.#EventSource(url, { withCredentials })
+    this.#stats.requests += 1
+    try {
+      await line.wait(new Promise((resolve, reject) => this.#attach(source, line, resolve, reject)))
+    } finally {
+      source.close()
+    }
+  }
+
+  /** What happens on an EventSource. Its first reconnect is its own, since it knows the server's `retry:`. */
+  #attach(source, line, resolve, reject) {
+    let failures = 0
+    const on = (name, act) =>
+      source.addEventListener(name, (event) => {
+        try {
+          if (line.cause === null) act(event)
+          if (this.#session.done) resolve()
+        } catch (error) {
+          reject(error)
+        }
+      })
+    on('open', () => {
+      this.#session.opened()
+      this.#stats.connects += 1
+      this.#tell('open')
+      this.#watch(line, 0)
+    })
+    for (const kind of KINDS) {
+      on(kind, ({ data, lastEventId }) => {
+        failures = 0
+        this.#watch(line, CHECK_SECONDS.length)
+        this.#publish(this.#session.heard([{ event: kind, data, id: lastEventId }]).length > 0)
+      })
+    }
+    on('error', () => {
+      failures += 1
+      if (source.readyState === 2) {
+        // For ever, and EventSource doesn't say why.
+        resolve(this.#whyClosed(line))
+      } else if (failures > 1) {
+        reject(new BridgeError('unavailable', 'the stream broke twice without an event between'))
+      } else {
+        this.#stats.requests += 1
+        line.expect(REOPEN_SECONDS, 'broken', "the stream didn't come back")
+        this.#tell('waiting', { reason: 'the stream broke; the browser reconnects by itself' })
+      }
+    })
+  }
+
+  /** Rule 9: after a while without an event, look whether there should have been one. */
+  #watch(line, round) {
+    const seconds = CHECK_SECONDS[Math.min(round, CHECK_SECONDS.length - 1)]
+    line.later(seconds, () => this.#check(line, round).catch((error) => line.cut(error)))
+  }
+
+  async #check(line, round) {
+    const { turn } = line
+    const answer = await this.#glance(line).catch(() => null)
+    if (line.turn !== turn) return // An event came, or the stream ended: all is well, or known.
+    if (!answer || !this.#session.isBehind(answer.status, answer.body)) {
+      this.#watch(line, round + 1)
+      return
+    }
+    line.later(LATE_SECONDS, () => {
+      try {
+        this.#publish(this.#session.polled(answer.status, answer.headers, answer.body))
+        line.cut(new BridgeError('unavailable', MUTE, { kind: 'mute' }))
+      } catch (error) {
+        line.cut(error)
+      }
+    })
+  }
+
+  /** A poll beside a stream. */
+  async #glance(line) {
+    const own = new Line()
+    own.expect(CANCEL_SECONDS, 'broken', "a poll wasn't answered in time")
+    line.signal.addEventListener('abort', () => own.cut(line.cause), { once: true })
+    try {
+      return await this.#ask(own, 'status', { query: this.#session.since('0'), headers: POLL_HEADERS })
+    } finally {
+      own.cut()
+    }
+  }
+
+  async #whyClosed(line) {
+    const { status, headers, body } = await this.#glance(line)
+    // The stream of a task that isn't there would have waited for it: here is no gateway.
+    if (status === 404) throw refusal(status, body)
+    this.#publish(this.#session.polled(status, headers, body))
+    if (!this.#session.done) throw new BridgeError('unavailable', 'the stream was refused, but not the poll')
+  }
+}
+
+// --- Helpers -----------------------------------------------------------------------------------------------
+
+/** Where the gateway is: beside this module, unless one says otherwise. Always ends with a slash. */
+function baseOf(baseUrl) {
+  let url = null
+  try {
+    const here = globalThis.document?.baseURI ?? globalThis.location?.href
+    url = baseUrl === undefined ? new URL('.', import.meta.url) : new URL(baseUrl, here)
+  } catch {
+    // Told below.
+  }
+  if (!/^https?:$/.test(url?.protocol)) {
+    throw new BridgeError(
+      'invalid_input',
+      `baseUrl must say where the gateway is, as in http://127.0.0.1:8620/`,
+    )
+  }
+  if (!url.pathname.endsWith('/')) url.pathname += '/'
+  return url
+}
+
+/** The EventSource to use, or null for fetch: EventSource can't send headers, nor leave cookies away. */
+function eventSourceFor(options, transport) {
+  const { EventSource = globalThis.EventSource, headers, credentials } = options
+  if (transport === 'fetch' || transport === 'poll') return null
+  const fits = EventSource && !headers && credentials !== 'omit'
+  if (transport === 'eventsource') {
+    if (fits) return EventSource
+    throw new BridgeError(
+      'invalid_input',
+      "there is no EventSource here, or it can't do what the options ask",
+    )
+  }
+  // Who brings a fetch of their own wants it to be used.
+  return fits && (options.EventSource || !options.fetch) ? EventSource : null
+}
+
+function newChange() {
+  const change = {}
+  change.promise = new Promise((resolve) => (change.resolve = resolve))
+  return change
+}
+
+/** Calls a callback of the page's. What it throws is its own affair, and doesn't end the following. */
+function call(callback, value) {
+  if (!callback) return
+  const report = globalThis.reportError ?? console.error
+  try {
+    Promise.resolve(callback(value)).catch(report)
+  } catch (error) {
+    report(error)
+  }
+}
