@@ -14,6 +14,7 @@ import bridge
 from bridge.codec import encode
 from bridge.events import RESET_REASONS, STATES, TASK_ID, Chunk, Data, End, Event, Progress, Reset, State
 from bridge.gateway.app import Gateway
+from bridge.gateway.web import PAGE
 from bridge.settings import Settings
 from bridge.view import View
 from tests.gateway.running import Running
@@ -99,6 +100,12 @@ def test_every_route_is_in_the_document_and_the_reverse(document: dict[str, Any]
     assert routes == {(path, method) for path, method, _ in operations(document)}
 
 
+def test_the_page_is_no_part_of_the_api(document: dict[str, Any]) -> None:
+    """What people look at is served beside what the document describes, and under no path of it."""
+    routes = {route.path for route in Gateway(Settings(page=True)).routes if isinstance(route, Route)}
+    assert routes - set(document["paths"]) == set(PAGE)
+
+
 def test_the_document_is_well_formed(document: dict[str, Any]) -> None:
     """What the specification demands of each part, as far as our document uses it."""
     assert {"openapi", "info", "paths"} <= set(document)
@@ -168,6 +175,9 @@ def test_answers_are_described(gateway: Running, writer: Writer, document: dict[
         ("/status", "?task_id=job-1", {}),
         ("/status", "?task_id=nobody", {}),
         ("/status", "", {}),
+        ("/bridge.js", "", {}),
+        ("/bridge.js", "", {"If-None-Match": "*"}),
+        ("/bridge.d.ts", "", {}),
         ("/healthz", "", {}),
         ("/readyz", "", {}),
         ("/openapi.json", "", {}),
