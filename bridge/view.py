@@ -8,9 +8,10 @@ them) are equal. This module is pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
+from bridge.errors import InvalidEvent
 from bridge.events import (
     MAIN_FIELD,
     START,
@@ -26,6 +27,8 @@ from bridge.events import (
     State,
 )
 from bridge.merge import split_text
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class View:
@@ -55,6 +58,10 @@ class View:
         self.task_id = task_id
         self.position = START
         self._clear(attempt=0)
+
+    def __repr__(self) -> str:
+        """For a terminal: where it is and how much it holds, not the text itself."""
+        return f"<View {self.task_id} {self.state} at {self.position}: {len(self.text)} characters>"
 
     def _clear(self, attempt: int) -> None:
         self.state = "queued"
@@ -172,3 +179,11 @@ def rfc3339(ms: int | None) -> str | None:
     if ms is None:
         return None
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def parse_rfc3339(text: str) -> int:
+    """The milliseconds since 1970 that `rfc3339` wrote. Raises `InvalidEvent` for what is no such time."""
+    try:
+        return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+    except (ValueError, TypeError):
+        raise InvalidEvent(f"a time looks like 2026-01-01T00:00:00.000Z (got {text[:40]!r})") from None

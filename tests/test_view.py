@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.codec import utf8
+from bridge.errors import InvalidEvent
 from bridge.events import (
     MAX_CHUNK_BYTES,
     START,
@@ -21,7 +22,7 @@ from bridge.events import (
     Reset,
     State,
 )
-from bridge.view import View, rfc3339
+from bridge.view import View, parse_rfc3339, rfc3339
 from tests.strategies import EPOCH, as_log, logs
 
 
@@ -160,10 +161,26 @@ def test_rfc3339_is_exact(ms: int) -> None:
     """Every millisecond up to the year 9999 has its own text, and it reads back as that millisecond."""
     text = rfc3339(ms)
     assert text is not None
-    read = datetime.fromisoformat(text)
     assert text.endswith("Z")
-    assert (read - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000 == pytest.approx(ms, abs=0.01)
+    assert datetime.fromisoformat(text).replace(microsecond=0) == datetime.fromtimestamp(ms // 1000, UTC)
     assert int(text[20:23]) == ms % 1000
+    assert parse_rfc3339(text) == ms
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z", "1763650000000"]
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    """A text that doesn't name one moment is no time."""
+    with pytest.raises(InvalidEvent, match="a time looks like"):
+        parse_rfc3339(text)
+
+
+def test_a_view_shows_itself_briefly() -> None:
+    """At a terminal a view says where it is and how much it holds, not all of its text."""
+    view = View("job")
+    view.apply(Position(7, 3), Chunk("a" * 100_000))
+    assert repr(view) == "<View job queued at 7-3: 100000 characters>"
 
 
 def test_rfc3339_of_nothing() -> None:

@@ -98,7 +98,7 @@ class _Printer:
 
     def dropped(self, reason: str, seconds: float) -> None:
         """Say that the stream broke."""
-        self.note(f"{reason}; again in {seconds:.1f} s")
+        self.note(f"{reason}; again in {seconds:.1f} s" if seconds else reason)
 
     def finish(self) -> None:
         """Leave the terminal at the start of a line, and say why a task failed."""

@@ -1,4 +1,4 @@
-"""Following one task over as many connections as it takes. No I/O: bytes in, events and decisions out.
+"""Following one task over as many requests as it takes. No I/O: bytes in, events and decisions out.
 
 Rules
 -----
@@ -8,49 +8,89 @@ Rules
    The `end` of a task that the gateway has forgotten has the id ``0-1`` and counts from anywhere too.
 3. **Resume from what was complete.** The position moves with whole events only: bytes of one that was cut
    off are forgotten with their connection.
-4. **Come back politely.** The first reconnect waits for what the server asked (its `retry:` is already
-   jittered), or for a jittered second; each fruitless one after it waits twice as long, up to `LONGEST_WAIT`.
+4. **Come back politely.** Whatever the way, what failed is tried again after the one `Backoff`, but never
+   before a `Retry-After`. What went well ends the row of failures: an event, a poll, a stream that lasted.
 5. **Give up only when there is nobody.** A gateway that was never reached fails at once, so that a wrong
-   address is noticed. One that was reached may be away for `patience_seconds`. One that opens streams is
-   waited for as long as it takes: it says itself when there is nothing more to wait for.
+   address is noticed. One that was reached may be away for `patience_seconds`. One that answers is waited
+   for as long as it takes: it says itself when there is nothing more to wait for. A way that fails while
+   there is another decides nothing: a mute stream, a long poll, a stream tried between polls.
+6. **The best way that gets through**: a stream, long polls or polls. `Ways` decides. Only after a mute
+   stream is there no pause, since nothing has failed yet but the way.
+7. **A poll is folded like a stream.** `polled` makes events of it. 404 is a task that nobody has created yet,
+   or that is forgotten; after `UNKNOWN_WAIT` of nothing but 404 it ends here as the gateway ends a stream.
+   (404 for a stream comes from somebody who is no gateway.)
 """
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
+from bridge.client.answers import json_object, refusal, retry_after
+from bridge.client.backoff import LONGEST_RETRY, Backoff
+from bridge.client.polling import polled
+from bridge.client.ways import Trouble, Way, Ways
 from bridge.codec import KINDS, decode
-from bridge.errors import BridgeError, ClientError, GatewayUnavailable, RequestRefused, TaskNotFound
+from bridge.errors import ClientError, GatewayUnavailable, InvalidInput, StreamTooLarge
 from bridge.events import START, UNKNOWN_TASK_END, End, Event, Position, Reset, check_task_id
 from bridge.sse import CONTENT_TYPE, Decoder, Frame
 from bridge.view import View
 
-FIRST_WAIT: Final = 1.0
-"""Seconds before the first reconnect when the server asked for nothing; jittered down to half of it."""
+OPEN_SECONDS: Final = 5.0
+"""How long a stream may take to bring its first byte. The gateway sends its `retry:` at once."""
 
-LONGEST_WAIT: Final = 30.0
-"""Seconds that backoff grows to."""
+SILENCE_SECONDS: Final = 45.0
+"""How long a stream may be silent. The gateway's heartbeats come every 15 seconds."""
 
-LONGEST_RETRY: Final = 300.0
-"""Seconds that a server may ask for; more means this."""
+ANSWER_SECONDS: Final = 10.0
+"""How long a poll may take, beyond the wait of a long poll."""
+
+LONG_POLL_SECONDS: Final = 25
+"""The wait of a long poll; many proxies cut a request off at 30 seconds."""
+
+POLL_EVERY: Final = 2.0
+"""Seconds between two polls when the gateway says nothing else."""
+
+NEWS_PAUSE: Final = 0.5
+"""Seconds between a long poll that brought something and the next: text comes in pieces, not in letters."""
+
+UNKNOWN_WAIT: Final = 600.0
+"""Seconds that a task which nobody knows is polled for."""
 
 STEADY: Final = 10.0
-"""A connection that lasted so many seconds was a good one, even if nothing happened on it."""
-
+"""A stream that lasted so many seconds was a good one, even if nothing happened on it."""
 
 Batch = list[tuple[Position, Event]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to ask next: ``GET /tasks/{id}/{what}``. Without a byte in `answer_seconds` it is `mute`; after
+    that, without one in `silence_seconds`, it is `silent`.
+    """
+
+    way: Way
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    answer_seconds: float
+    silence_seconds: float
+
+    @property
+    def what(self) -> Literal["events", "status"]:
+        """The last step of the path."""
+        return "events" if self.way == "stream" else "status"
 
 
 class Session:
     """One task as followed by one reader: the view so far, and what to do next.
 
-    Whoever does the I/O calls, per connection: `connect` for the request's headers, `answered` with the
-    response's head, `receive` with each piece of its body, and, unless `done`, `dropped` for how long to
-    wait before the next. With `after`, the view holds only what came after that position.
+    Whoever does the I/O asks `next` for each request. For a stream, `answered` is told the response's head
+    and `receive` each piece of its body; for a poll, `polled` is told all at once, and `pause` says how long
+    to wait. What goes wrong, and a stream that ends before the session is `done`, goes to `failed`, which
+    says how long to wait too. With `after`, the view holds only the text that came after that position.
     """
 
     def __init__(
@@ -58,6 +98,8 @@ class Session:
         task_id: str,
         *,
         after: Position | None = None,
+        open_seconds: float = OPEN_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
         patience_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -65,38 +107,56 @@ class Session:
         self.view = View(check_task_id(task_id))
         self.view.position = after or START
         self.done = False
+        self._open_seconds = open_seconds
+        self._silence = silence_seconds
         self._patience = patience_seconds
         self._clock = clock
-        self._jitter = jitter
+        self._ways = Ways()
+        self._backoff = Backoff(jitter)
         self._decoder = Decoder()
-        self._retry: float | None = None
+        self._pause = 0.0
         self._retry_after = 0.0
-        self._failures = 0
-        self._last_contact: float | None = None
+        self._asked = 0.0
         self._opened: float | None = None
+        self._last_contact: float | None = None
+        self._unknown_since: float | None = None
 
-    def connect(self) -> dict[str, str]:
-        """Begin a connection: the headers to ask for the stream with."""
-        self._decoder = Decoder()
+    @property
+    def way(self) -> Way:
+        """The way of the latest request."""
+        return self._ways.way
+
+    def next(self) -> Request:
+        """Begin a request."""
+        self._asked = self._clock()
         self._opened = None
         self._retry_after = 0.0
-        headers = {"Accept": CONTENT_TYPE, "Accept-Encoding": "identity", "Cache-Control": "no-cache"}
-        if self.view.position != START:
-            headers["Last-Event-ID"] = str(self.view.position)
-        return headers
+        way, position = self._ways.choose(self._asked), self.view.position
+        headers = {"Cache-Control": "no-cache"}
+        if way == "stream":
+            self._decoder = Decoder()
+            headers |= {"Accept": CONTENT_TYPE, "Accept-Encoding": "identity"}
+            if position != START:
+                headers["Last-Event-ID"] = str(position)
+            return Request(way, {}, headers, self._open_seconds, self._silence)
+        headers["Accept"] = "application/json"
+        query = {"after": "0" if position == START else str(position)}
+        if way == "poll":
+            return Request(way, query, headers, ANSWER_SECONDS, ANSWER_SECONDS)
+        query["wait"] = str(LONG_POLL_SECONDS)
+        return Request(way, query, headers, LONG_POLL_SECONDS + ANSWER_SECONDS, ANSWER_SECONDS)
+
+    # --- a stream -------------------------------------------------------------------------------------
 
     def answered(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
-        """The response's head came; `body` only matters for errors. 204 means that there is nothing more.
+        """A stream's head came; `body` only matters for errors. 204 means that there is nothing more.
 
-        Raises `GatewayUnavailable` for what will pass (then ask `dropped`), another `ClientError` for what
-        won't.
+        Raises `GatewayUnavailable` for what will pass, another `ClientError` for what won't.
         """
         if status == 204:
             self.done = True
             return
-        if status != 200:
-            self._retry_after = _seconds(headers.get("retry-after", ""))
-            raise refusal(status, body)
+        self._refuse(status, headers, body)
         kind = headers.get("content-type", "")
         if kind.partition(";")[0].strip().lower() != CONTENT_TYPE:
             raise ClientError(
@@ -107,24 +167,30 @@ class Session:
     def receive(self, data: bytes) -> Batch:
         """Fold a piece of the body into the view; the events in it that are new.
 
-        Raises `ClientError` for events that no gateway sends and `StreamTooLarge` for an endless one.
+        Raises `ClientError` for events that no gateway sends, and for an endless one.
         """
         self._last_contact = self._clock()
+        try:
+            frames = self._decoder.feed(data)
+        except StreamTooLarge as error:
+            raise ClientError(str(error)) from error
         news: Batch = []
-        for frame in self._decoder.feed(data):
+        for frame in frames:
             # Kinds that a newer gateway may send are skipped, as are unnamed events.
             if frame.event in KINDS and not self.done:
                 self._take(frame, news)
         if news:
-            self._failures = 0
+            self._backoff.forgive()
+            self._ways.stream_brought()
+            self._unknown_since = None
         if self._decoder.retry_ms is not None:
-            self._retry = min(self._decoder.retry_ms / 1000, LONGEST_RETRY)
+            self._backoff.wish = min(self._decoder.retry_ms / 1000, LONGEST_RETRY)
         return news
 
     def _take(self, frame: Frame, news: Batch) -> None:
         try:
             position, event = Position.parse(frame.id), decode(frame.event, frame.data)
-        except BridgeError as error:
+        except InvalidInput as error:
             raise ClientError(f"the gateway sent an event that makes no sense: {error}") from error
         if self._is_new(position, event):
             self.view.apply(position, event)
@@ -139,51 +205,82 @@ class Session:
             return True
         return position > known
 
-    def dropped(self, trouble: GatewayUnavailable) -> float:
-        """The connection failed or ended early: seconds to wait before the next.
+    # --- a poll ---------------------------------------------------------------------------------------
 
-        Raises `trouble` when it is time to give up (rule 5).
+    def polled(self, status: int, headers: Mapping[str, str], body: bytes) -> Batch:
+        """A poll was answered: fold it into the view; the events that it stands for.
+
+        Raises `GatewayUnavailable` for what will pass, another `ClientError` for what won't.
         """
+        asked = retry_after(headers.get("retry-after", ""))
+        if status != 404:
+            self._refuse(status, headers, body)
+        self._last_contact = self._clock()
+        self._backoff.forgive()
+        if status == 404:
+            self._pause = asked or POLL_EVERY
+            return self._unknown()
+        self._unknown_since = None
+        try:
+            poll = polled(self.view, json_object(body))
+        except InvalidInput as error:
+            raise ClientError(f"the gateway sent a view that makes no sense: {error}") from error
+        poll.fold(self.view)
+        self.done = poll.ended
+        if self.way == "poll":
+            self._pause = asked or POLL_EVERY
+        elif poll.news:
+            self._pause = NEWS_PAUSE
+        else:
+            # Whoever answers early with nothing new ignores `wait`: that is a poll like any other.
+            early = self._last_contact - self._asked < LONG_POLL_SECONDS / 2
+            self._pause = POLL_EVERY if early else 0.0
+        return [(poll.position, event) for event in poll.events]
+
+    def pause(self) -> float:
+        """Seconds to wait after a poll that was answered."""
+        return self._pause
+
+    def _unknown(self) -> Batch:
+        """Nobody knows the task: nothing, or its end when that has been so for too long."""
+        assert self._last_contact is not None
+        if self._unknown_since is None:
+            self._unknown_since = self._last_contact
+        if self._last_contact - self._unknown_since < UNKNOWN_WAIT:
+            return []
+        message = "There is no such task." if self.view.position == START else "The task is no longer known."
+        end = End("failed", {"code": "unknown_task", "message": message})
+        self.view.apply(UNKNOWN_TASK_END, end)
+        self.done = True
+        return [(UNKNOWN_TASK_END, end)]
+
+    # --- what goes wrong ------------------------------------------------------------------------------
+
+    def failed(self, error: ClientError, trouble: Trouble = "broken") -> float:
+        """The request failed, or the stream ended early: seconds to wait before the next.
+
+        Raises `error` when it won't pass, or when it is time to give up (rule 5).
+        """
+        if not isinstance(error, GatewayUnavailable):
+            raise error
         now = self._clock()
-        if self._last_contact is None or now - self._last_contact > self._patience:
-            raise trouble
+        away = self._last_contact is None or now - self._last_contact > self._patience
+        if away and self._decides(trouble):
+            raise error
+        self._ways.failed(trouble, now)
+        if self.way == "stream" and trouble == "mute":
+            return 0.0
         if self._opened is not None and now - self._opened >= STEADY:
-            self._failures = 0
-        self._failures += 1
-        return max(self._backoff(), self._retry_after)
+            self._backoff.forgive()
+        return max(self._backoff.failed(), self._retry_after)
 
-    def _backoff(self) -> float:
-        asked = FIRST_WAIT if self._retry is None else self._retry
-        if self._failures == 1 and self._retry is not None:
-            return asked
-        # Capped exponent: after an hour of failures 2**n would not fit into a float any more.
-        grown = max(asked, 0.05) * 2.0 ** min(self._failures - 1, 16)
-        wait = min(grown, LONGEST_WAIT) * (0.5 + self._jitter() / 2)
-        return wait if self._retry is None else max(wait, asked)
+    def _decides(self, trouble: Trouble) -> bool:
+        """Whether there is no other way left to try (rule 5)."""
+        if self.way == "stream":
+            return trouble != "mute" and not self._ways.trial
+        return self.way == "poll"
 
-
-def refusal(status: int, body: bytes) -> ClientError:
-    """The error that a response with this status means. Quotes the gateway's JSON error if there is one."""
-    said = _said(body)
-    if status in (408, 425, 429) or status >= 500:
-        return GatewayUnavailable(f"the gateway can't serve now: {said or 'no reason given'} ({status})")
-    if status == 404:
-        return TaskNotFound(f"{said or 'no such task, or no gateway at this address'} (404)")
-    return RequestRefused(f"the gateway refused: {said or 'no reason given'} ({status})")
-
-
-def _said(body: bytes) -> str:
-    """The message of a JSON error, on one line and not too long; empty for anything else."""
-    try:
-        answer: Any = json.loads(body)
-        message = answer["error"]["message"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
-    return " ".join(message.split())[:300] if isinstance(message, str) else ""
-
-
-def _seconds(retry_after: str) -> float:
-    """A `Retry-After` in seconds; the form with a date is for caches and counts as none."""
-    if not (retry_after.isascii() and retry_after.isdigit()):
-        return 0.0
-    return LONGEST_RETRY if len(retry_after) > 6 else min(float(retry_after), LONGEST_RETRY)
+    def _refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        if status != 200:
+            self._retry_after = retry_after(headers.get("retry-after", ""))
+            raise refusal(status, body)

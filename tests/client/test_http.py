@@ -126,16 +126,16 @@ def test_connection_reset_by_peer() -> None:
 
 
 async def test_survives_passing_refusals(both: Both) -> None:
-    """An empty stream with a `retry:`, a 503 and a 429 are waited out once the gateway was there."""
+    """A stream that was closed, a 503 and a 429 are waited out once the gateway was there."""
     with gateway(
-        Answer([SOON + sse.comment("redis is away")]),
+        Answer([SOON, wire("7-1", Chunk("at ")), sse.comment("redis is away")]),
         plain("", 503),
         plain('{"error":{"code":"busy","message":"too many"}}', 429),
-        Answer([wire("7-1", Chunk("at last")), END]),
+        Answer([wire("7-2", Chunk("last")), END]),
     ) as server:
         dropped: list[str] = []
         events = await both.events(server.url, on_drop=lambda reason, _: dropped.append(reason))
-    assert text_of(events) == ["at last"]
+    assert text_of(events) == ["at ", "last"]
     assert [reason.partition(": ")[2] for reason in dropped[1:]] == [
         "no reason given (503)",
         "too many (429)",

@@ -1,0 +1,54 @@
+"""What a status, a header and a body mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.client.answers import json_object, refusal, retry_after
+from bridge.client.backoff import LONGEST_RETRY
+from bridge.errors import ClientError, GatewayUnavailable, RequestRefused, TaskNotFound
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, RequestRefused),
+        (401, RequestRefused),
+        (307, RequestRefused),
+        (404, TaskNotFound),
+        (408, GatewayUnavailable),
+        (429, GatewayUnavailable),
+        (500, GatewayUnavailable),
+        (503, GatewayUnavailable),
+    ],
+)
+def test_statuses(status: int, error: type[ClientError]) -> None:
+    """A status says whether trying again can help, and the gateway's own words are passed on."""
+    told = refusal(status, b'{"error":{"code":"x","message":"because\\n of this"}}')
+    assert type(told) is error
+    assert "because of this" in str(told)
+    for body in (b"", b"<html>", b"[]", b'{"error":7}', b'{"error":{"message":7}}', b"[" * 100_000):
+        assert type(refusal(status, body)) is error
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("", 0.0),
+        ("soon", 0.0),
+        ("\u0667", 0.0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0),
+        ("9" * 50, LONGEST_RETRY),
+    ],
+)
+def test_retry_after(header: str, seconds: float) -> None:
+    """`Retry-After` counts in whole seconds, up to a limit; anything else counts as none."""
+    assert retry_after(header) == seconds
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"<html>", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_object(body: bytes) -> None:
+    """A body that isn't a JSON object is from no gateway."""
+    with pytest.raises(ClientError, match="is this a gateway"):
+        json_object(body)
