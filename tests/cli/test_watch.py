@@ -271,7 +271,7 @@ def test_a_terminal_gets_notes_on_lines_of_their_own() -> None:
         "[running, attempt 1]",
         "[50% half]",
         "Hel",
-        f"[{server.url} closed the stream before the task's end; again in 0.0 s]",
+        f"[{server.url} closed the stream before the task's end]",
         "lo",
         "[50% half]",
         "[succeeded]",
