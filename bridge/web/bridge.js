@@ -173,219 +173,162 @@ const MAIN_FIELD = 'text'
 const TERMINAL = ['succeeded', 'failed', 'cancelled']
 const LATEST_TIME = 253_402_300_799_999 // the end of the year 9999
 
-const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
+const isText = (value) => typeof value === 'string'
+const isFraction = (value) => typeof value === 'number' && value >= 0 && value <= 1
 const isCount = (value) => Number.isSafeInteger(value) && value >= 0
-const isError = (value) => typeof value.code === 'string' && typeof value.message === 'string'
+const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
 
-// Each takes a member's value and returns what it means, or undefined when it can't be.
-const text = (value) => (typeof value === 'string' ? value : undefined)
-const oneOf =
-  (...allowed) =>
-  (value) =>
-    allowed.includes(value) ? value : undefined
+// Each takes a member's value and returns what it means, or undefined when that makes no sense.
+const text = (value) => (isText(value) ? value : undefined)
 const count = (value = 0) => (isCount(value) ? value : undefined)
 const flag = (value = false) => (typeof value === 'boolean' ? value : undefined)
 const any = (value = null) => value
+const oneOf = (...known) => (value) => (known.includes(value) ? value : undefined)
 const optional = (check) => (value) => (value == null ? null : check(value) ? value : undefined)
-const allOf = (check) => (value) =>
-  isObject(value ?? {}) && Object.values(value ?? {}).every(check) ? (value ?? {}) : undefined
-const object = optional(isObject)
-const error = optional((value) => isObject(value) && isError(value))
-const fraction = optional((value) => typeof value === 'number' && value >= 0 && value <= 1)
+const allOf = (check) => (value) => {
+  const members = value ?? {}
+  return isObject(members) && Object.values(members).every(check) ? members : undefined
+}
+/** Events tell the time in ms since 1970, views in RFC 3339. */
+const ms = (value) => {
+  if (value == null) return null
+  return isCount(value) && value <= LATEST_TIME ? new Date(value).toISOString() : undefined
+}
+const time = optional((value) => isText(value) && !Number.isNaN(Date.parse(value)))
 
-const at = optional((value) => isCount(value) && value <= LATEST_TIME)
-const MEMBERS = new Map(
-  Object.entries({
-    state: {
-      state: oneOf('queued', 'running'),
-      attempt: count,
-      cancel_requested: flag,
-      created_at: at,
-      started_at: at,
-      at,
-    },
-    chunk: { text, field: (value = MAIN_FIELD) => text(value), at },
-    progress: { progress: fraction, message: optional((value) => typeof value === 'string'), at },
-    data: { name: text, value: (value) => value, at },
-    reset: { reason: text, attempt: count, at },
-    end: {
-      state: oneOf(...TERMINAL),
-      error,
-      result: any,
-      usage: object,
-      length: allOf(isCount),
-      truncated: flag,
-      at,
-    },
-  }),
-)
-
-const rfc3339 = (ms) => (ms === null ? null : new Date(ms).toISOString())
-const time = (value) => (value == null ? null : Date.parse(value) >= 0 ? Date.parse(value) : undefined)
-const VIEW_MEMBERS = {
-  ...MEMBERS.get('end'),
-  ...MEMBERS.get('progress'),
-  state: oneOf('queued', 'running', ...TERMINAL),
-  position: (value) => parsePosition(value) ?? undefined,
-  reset: (value) => value === true,
-  attempt: count,
-  cancel_requested: flag,
-  text,
-  fields: allOf((value) => typeof value === 'string'),
-  data: allOf(() => true),
-  created_at: time,
-  started_at: time,
-  updated_at: time,
-  ended_at: time,
+const PROGRESS = { progress: optional(isFraction), message: optional(isText) }
+const END = {
+  state: oneOf(...TERMINAL), result: any, usage: optional(isObject), truncated: flag,
+  error: optional((value) => isObject(value) && isText(value.code) && isText(value.message)),
+}
+const EVENTS = new Map(Object.entries({
+  state: { state: oneOf('queued', 'running'), attempt: count, cancel_requested: flag, created_at: ms, started_at: ms },
+  chunk: { text, field: (value = MAIN_FIELD) => text(value) },
+  progress: PROGRESS,
+  data: { name: text, value: (value) => value },
+  reset: { reason: text, attempt: count },
+  end: { ...END, length: allOf(isCount) },
+}))
+const VIEW = {
+  ...PROGRESS, ...END, state: oneOf('queued', 'running', ...TERMINAL), attempt: count, cancel_requested: flag,
+  position: (value) => parsePosition(value) ?? undefined, reset: (value) => value === true,
+  text, fields: allOf(isText), data: allOf(() => true),
+  created_at: time, started_at: time, updated_at: time, ended_at: time,
 }
 
-/** The kinds of event that a gateway sends by name. */
-export const KINDS = [...MEMBERS.keys()]
+/** The kinds of event that a gateway sends, each by its name. */
+export const KINDS = [...EVENTS.keys()]
 
-/** The event of a kind and its JSON. Members that this version doesn't know are ignored. */
-function decodeEvent(kind, data) {
-  return { kind, ...read(data, MEMBERS.get(kind), `a ${kind} event`) }
-}
-
-/** The answer to a poll. */
-const decodeView = (body) => read(body, VIEW_MEMBERS, 'a view')
-
+/** The known members of a JSON text, by what `table` says of them. */
 function read(json, table, what) {
   const members = jsonObject(json)
-  const known = {}
-  for (const [name, meaning] of Object.entries(table)) {
-    known[name] = meaning(members[name])
-    if (known[name] === undefined) {
-      throw new BridgeError('bad_answer', `the gateway sent what makes no sense: "${name}" of ${what}`)
+  const entries = Object.entries(table).map(([name, meaning]) => [name, meaning(members[name])])
+  const wrong = entries.find(([, value]) => value === undefined)
+  if (!wrong) return Object.fromEntries(entries)
+  throw new BridgeError('bad_answer', `the gateway sent what makes no sense: "${wrong[0]}" of ${what}`)
+}
+
+function jsonObject(json) {
+  let value = null
+  try {
+    value = JSON.parse(json)
+    // JSON can spell lone surrogates, as escapes, and JSON.stringify spells only those so. They become U+FFFD.
+    if (/\\u[dD][89a-fA-F]/.test(json)) {
+      const replaced = (escape) => (/^\\ud[89a-f]/.test(escape) ? '\uFFFD' : escape)
+      value = JSON.parse(JSON.stringify(value).replace(/\\(?:u....|.)/g, replaced))
     }
+  } catch {
+    // Told below.
   }
-  return known
+  if (isObject(value)) return value
+  throw new BridgeError('bad_answer', 'what came is not a JSON object: is this a gateway?')
 }
 
-/** JSON without lone surrogates, which it can spell as escapes; they become U+FFFD, as everywhere. */
-function wellFormed(json) {
-  if (!/\\u[dD][89a-fA-F]/.test(json)) return json
-  // JSON.stringify escapes only those surrogates that are alone.
-  return JSON.stringify(JSON.parse(json)).replace(/\\(?:u....|.)/g, (escape) =>
-    /^\\ud[89a-f]/.test(escape) ? '\uFFFD' : escape,
-  )
-}
-
-/** The id of an event, as two numbers: as text `…-9` would come after `…-10`. */
-function parsePosition(text) {
-  const match = /^(\d{1,16})-(\d{1,16})$/.exec(text)
-  if (!match) return null
-  return { epoch: BigInt(match[1]), seq: BigInt(match[2]) }
-}
-
+// Positions are two numbers: as texts, `…-9` would come after `…-10`.
 const START = { epoch: 0n, seq: 0n }
+const UNKNOWN_TASK_END = { epoch: 0n, seq: 1n }
 const isSame = (a, b) => a.epoch === b.epoch && a.seq === b.seq
 const isLater = (a, b) => a.epoch > b.epoch || (a.epoch === b.epoch && a.seq > b.seq)
-const isUnknownEnd = (a) => a.epoch === 0n && a.seq === 1n
 const spell = ({ epoch, seq }) => `${epoch}-${seq}`
 
+function parsePosition(id) {
+  const match = /^(\d{1,16})-(\d{1,16})$/.exec(id)
+  return match && { epoch: BigInt(match[1]), seq: BigInt(match[2]) }
+}
+
 // --- The fold ----------------------------------------------------------------------------------------------
+
+const BLANK = {
+  id: '', state: 'queued', attempt: 0, position: '0-0', text: '', fields: {}, progress: null, message: null,
+  data: {}, cancel_requested: false, result: null, error: null, usage: null, truncated: false,
+  created_at: null, started_at: null, updated_at: null, ended_at: null,
+}
 
 /** The fold of all events up to `position`. `toJSON()` is the shape of `/status`, a new object each time. */
 class View {
   position = START
+  #plain
+  #texts
+  #data
 
   constructor(id) {
-    this.id = id
-    this.#clear(0)
+    this.#clear(id, 0)
   }
 
-  #clear(attempt) {
-    Object.assign(this, {
-      state: 'queued',
-      attempt,
-      cancel_requested: false,
-      texts: new Map(),
-      progress: null,
-      message: null,
-      data: new Map(),
-      result: null,
-      error: null,
-      usage: null,
-      truncated: false,
-      created_at: null,
-      started_at: null,
-      updated_at: null,
-      ended_at: null,
-    })
+  #clear(id, attempt) {
+    this.#plain = { ...BLANK, id, attempt }
+    this.#texts = new Map()
+    this.#data = new Map()
   }
 
-  get ended() {
-    return TERMINAL.includes(this.state)
-  }
-
-  apply(position, event) {
-    const { kind, at } = event
+  apply(position, kind, { at = null, length, ...members }) {
     if (kind === 'chunk') {
-      this.#append(event.field, event.text)
-    } else if (kind === 'progress') {
-      ;({ progress: this.progress, message: this.message } = event)
+      this.#append(members.field, members.text)
     } else if (kind === 'data') {
       // The latest stands last, so that the order is the same where older ones were left out.
-      this.data.delete(event.name)
-      this.data.set(event.name, event.value)
-    } else if (kind === 'state') {
-      const { state, attempt, cancel_requested, created_at, started_at } = event
-      Object.assign(this, { state, attempt, cancel_requested, created_at, started_at })
+      this.#data.delete(members.name)
+      this.#data.set(members.name, members.value)
     } else if (kind === 'reset') {
-      this.#clear(event.attempt)
-    } else if (kind === 'end') {
-      const { state, result, error, usage, truncated } = event
-      Object.assign(this, { state, result, error, usage, truncated, ended_at: at })
+      this.#clear(this.#plain.id, members.attempt)
+    } else {
+      Object.assign(this.#plain, members)
+      if (kind === 'end') this.#plain.ended_at = at
     }
-    if (at !== null) this.updated_at = at
+    if (at !== null) this.#plain.updated_at = at
     this.position = position
   }
 
   #append(field, more) {
-    this.texts.set(field, (this.texts.get(field) ?? '') + more)
+    this.#texts.set(field, (this.#texts.get(field) ?? '') + more)
   }
 
-  /** Whether an answer to a poll tells anything new. One may say `reset` of the position it was asked about. */
+  /** Whether an answer to a poll tells anything new. One may say `reset` of the very position it was asked about. */
   isOlderThan({ reset, position }) {
-    return reset || isLater(position, this.position) || this.#isOfAnother(position)
+    return reset || isLater(position, this.position) || this.#isOfAnotherEpoch(position)
   }
 
-  #isOfAnother({ epoch }) {
+  #isOfAnotherEpoch({ epoch }) {
     return epoch !== this.position.epoch && !isSame(this.position, START)
   }
 
-  /** Folds the answer to a poll since `position`: all of the view, but only that text. Whether it was new. */
-  merge({ reset, position, text, fields, data, at, length, ...rest }) {
-    if (!this.isOlderThan({ reset, position })) return false
-    if (reset || this.#isOfAnother(position)) this.texts.clear()
+  /** Folds the answer to a poll: all of it stands for the present, but its text for what came since. */
+  merge({ reset, position, text, fields, data, ...members }) {
+    if (reset || this.#isOfAnotherEpoch(position)) this.#texts.clear()
     for (const [field, more] of Object.entries({ ...fields, [MAIN_FIELD]: text })) this.#append(field, more)
-    Object.assign(this, rest, { position, data: new Map(Object.entries(data)) })
-    return true
+    this.#data = new Map(Object.entries(data))
+    Object.assign(this.#plain, members)
+    this.position = position
   }
 
   toJSON() {
-    const others = [...this.texts].filter(([field, text]) => text && field !== MAIN_FIELD)
+    const others = [...this.#texts].filter(([field, text]) => text && field !== MAIN_FIELD)
     return {
-      id: this.id,
-      state: this.state,
-      attempt: this.attempt,
+      ...this.#plain,
       position: spell(this.position),
-      text: this.texts.get(MAIN_FIELD) ?? '',
-      // Unlike an assignment, this defines own members, also for the name "__proto__".
+      text: this.#texts.get(MAIN_FIELD) ?? '',
+      // Unlike an assignment this makes own members, also of the name "__proto__".
       fields: Object.fromEntries(others),
-      progress: this.progress,
-      message: this.message,
-      data: Object.fromEntries(this.data),
-      cancel_requested: this.cancel_requested,
-      result: this.result,
-      error: this.error,
-      usage: this.usage,
-      truncated: this.truncated,
-      created_at: rfc3339(this.created_at),
-      started_at: rfc3339(this.started_at),
-      updated_at: rfc3339(this.updated_at),
-      ended_at: rfc3339(this.ended_at),
+      data: Object.fromEntries(this.#data),
     }
   }
 }
@@ -486,15 +429,19 @@ class Ways {
 
 // --- The session: what to do next --------------------------------------------------------------------------
 
-const OPEN_SECONDS = 5 // how long a stream may take to bring its first byte; the gateway begins at once
-const SILENCE_SECONDS = 45 // how long it may be silent; the gateway's heartbeats come every 15 s
-const PATIENCE_SECONDS = 60
 const ANSWER_SECONDS = 10 // how long a poll may take, beyond its wait
 const LONG_POLL_SECONDS = 25 // many proxies cut a request off at 30 s
 const POLL_EVERY = 2
-const NEWS_PAUSE = 0.5 // text comes in pieces, not in letters
+const NEWS_PAUSE = 0.5 // between long polls: text comes in pieces, not in letters
 const UNKNOWN_WAIT = 600
 const STEADY = 10 // a stream that lasted so long was a good one
+const TIMES = {
+  openSeconds: 5, // how long a stream may take to bring its first byte; the gateway sends its `retry:` at once
+  silenceSeconds: 45, // how long it may be silent; the gateway's heartbeats come every 15 s
+  patienceSeconds: 60,
+  clock: () => performance.now() / 1000,
+  jitter: Math.random,
+}
 const POLL_HEADERS = { 'Cache-Control': 'no-cache', Accept: 'application/json' }
 
 /** One task as followed by one reader: the view so far, and what to do next. All times are in seconds.
@@ -506,7 +453,7 @@ const POLL_HEADERS = { 'Cache-Control': 'no-cache', Accept: 'application/json' }
  */
 export class Session {
   done = false
-  /** How much was received: the events of streams, without heartbeats, and the answers to polls. */
+  /** How much text the events of streams had, as frames. */
   characters = 0
   #options
   #ways
@@ -516,33 +463,23 @@ export class Session {
   #retryAfter = 0
   #asked = 0
   #opened = null
-  #lastContact = null
+  #reached = false
+  #awaySince = null
   #unknownSince = null
 
-  constructor(
-    taskId,
-    {
-      after = null,
-      streams = true,
-      openSeconds = OPEN_SECONDS,
-      silenceSeconds = SILENCE_SECONDS,
-      patienceSeconds = PATIENCE_SECONDS,
-      clock = () => performance.now() / 1000,
-      jitter = Math.random,
-    } = {},
-  ) {
+  constructor(taskId, { after = null, streams = true, ...options } = {}) {
     // "." and ".." are steps in a path.
-    if (typeof taskId !== 'string' || !TASK_ID.test(taskId) || taskId === '.' || taskId === '..') {
+    if (!isText(taskId) || !TASK_ID.test(taskId) || taskId === '.' || taskId === '..') {
       throw new BridgeError('invalid_input', 'a task id is 1-200 characters of A-Z a-z 0-9 . _ : ~ -')
     }
+    const position = after === null ? START : parsePosition(after)
+    if (!position) throw new BridgeError('invalid_input', 'a position looks like 1763650000000-17')
+    const given = Object.entries(options).filter(([, value]) => value !== undefined)
+    this.#options = { ...TIMES, ...Object.fromEntries(given) }
     this.view = new View(taskId)
-    if (after !== null) this.view.position = parsePosition(after)
-    if (this.view.position === null) {
-      throw new BridgeError('invalid_input', 'a position looks like 1763650000000-17')
-    }
-    this.#options = { openSeconds, silenceSeconds, patienceSeconds, clock }
+    this.view.position = position
     this.#ways = new Ways(streams)
-    this.#backoff = new Backoff(jitter)
+    this.#backoff = new Backoff(this.#options.jitter)
   }
 
   /** The way of the latest request: "stream", "long_poll" or "poll". */
@@ -597,7 +534,14 @@ export class Session {
 
   /** It is open, as one knows of an EventSource. */
   opened() {
-    this.#opened = this.#lastContact = this.#options.clock()
+    this.#opened = this.#answeredNow()
+  }
+
+  /** Somebody is there, at this time. */
+  #answeredNow() {
+    this.#reached = true
+    this.#awaySince = null
+    return this.#options.clock()
   }
 
   /** Folds a piece of its body into the view; the events in it that are new, each with its position. */
@@ -610,12 +554,12 @@ export class Session {
 
   /** Likewise for frames, as an EventSource hears them. */
   heard(frames) {
-    this.#lastContact = this.#options.clock()
+    this.#answeredNow()
     const news = []
     for (const frame of frames) {
       this.characters += `event: ${frame.event}\nid: ${frame.id}\ndata: ${frame.data}\n\n`.length
       // Kinds that a newer gateway may send are skipped, as are unnamed events.
-      if (MEMBERS.has(frame.event) && !this.done) this.#take(frame, news)
+      if (EVENTS.has(frame.event) && !this.done) this.#take(frame, news)
     }
     if (news.length) {
       this.#backoff.forgive()
@@ -627,17 +571,16 @@ export class Session {
 
   #take({ event: kind, data, id }, news) {
     const position = parsePosition(id)
-    if (!position)
-      throw new BridgeError('bad_answer', `the gateway sent an event with the id "${id.slice(0, 60)}"`)
-    const event = decodeEvent(kind, data)
+    if (!position) throw new BridgeError('bad_answer', `the gateway sent an event with the id "${id.slice(0, 60)}"`)
+    const event = read(data, { ...EVENTS.get(kind), at: ms }, `a ${kind} event`)
     const known = this.view.position
-    const anyway =
-      kind === 'reset'
-        ? position.epoch !== known.epoch || position.seq === 0n
-        : kind === 'end' && isUnknownEnd(position)
-    if (!anyway && !isLater(position, known)) return
-    this.view.apply(position, event)
-    news.push({ position: spell(position), event })
+    const isNew =
+      isLater(position, known) ||
+      (kind === 'reset' && (position.epoch !== known.epoch || position.seq === 0n)) ||
+      (kind === 'end' && isSame(position, UNKNOWN_TASK_END))
+    if (!isNew) return
+    this.view.apply(position, kind, event)
+    news.push({ position: spell(position), kind, event })
     this.done = kind === 'end'
   }
 
@@ -645,16 +588,16 @@ export class Session {
 
   /** A poll was answered: folds it into the view; whether that changed anything. */
   polled(status, headers, body) {
-    this.characters += body.length
     const asked = retryAfter(headers.get('retry-after'))
     if (status !== 404) this.#refuse(status, headers, body)
-    const now = (this.#lastContact = this.#options.clock())
+    const now = this.#answeredNow()
     this.#backoff.forgive()
     this.#pause = asked || POLL_EVERY
     if (status === 404) return this.#unknown(now)
     this.#unknownSince = null
-    const answer = decodeView(body)
-    const news = this.view.merge(answer)
+    const answer = read(body, VIEW, 'a view')
+    const news = this.view.isOlderThan(answer)
+    if (news) this.view.merge(answer)
     this.done = TERMINAL.includes(answer.state) && isSame(answer.position, this.view.position)
     if (this.way === 'long_poll') {
       // Whoever answers early with nothing new ignores `wait`: that is a poll like any other.
@@ -672,7 +615,7 @@ export class Session {
   /** Whether a poll beside a stream has seen what the stream has not brought. */
   isBehind(status, body) {
     try {
-      return status === 200 && this.view.isOlderThan(decodeView(body))
+      return status === 200 && this.view.isOlderThan(read(body, VIEW, 'a view'))
     } catch {
       return false // It will be told by a poll that counts.
     }
@@ -681,14 +624,11 @@ export class Session {
   #unknown(now) {
     this.#unknownSince ??= now
     if (now - this.#unknownSince < UNKNOWN_WAIT) return false
-    const known = !isSame(this.view.position, START)
-    const message = known ? 'The task is no longer known.' : 'There is no such task.'
+    const message = isSame(this.view.position, START) ? 'There is no such task.' : 'The task is no longer known.'
     const error = { code: 'unknown_task', message }
-    this.view.apply(
-      { epoch: 0n, seq: 1n },
-      { kind: 'end', state: 'failed', error, result: null, usage: null, truncated: false, at: null },
-    )
-    return (this.done = true)
+    this.view.apply(UNKNOWN_TASK_END, 'end', { state: 'failed', error, result: null, usage: null, truncated: false })
+    this.done = true
+    return true
   }
 
   // What goes wrong.
@@ -700,7 +640,9 @@ export class Session {
     if (error.code !== 'unavailable') throw error
     const { clock, patienceSeconds } = this.#options
     const now = clock()
-    const away = this.#lastContact === null || now - this.#lastContact > patienceSeconds
+    // Counted from the first failure that was noticed: a page may have slept for hours with its stream.
+    this.#awaySince ??= now
+    const away = !this.#reached || now - this.#awaySince > patienceSeconds
     const mute = this.way === 'stream' && error.kind === 'mute'
     // A way that fails while there is another decides nothing.
     const decides = this.way === 'stream' ? !mute && !this.#ways.trial : this.way === 'poll'
@@ -734,20 +676,7 @@ function refusal(status, body) {
     const message = `${said || 'no such task, or no gateway at this address'} (404)`
     return new BridgeError('not_found', message, { status })
   }
-  return new BridgeError('refused', `the gateway refused: ${said || 'no reason given'} (${status})`, {
-    status,
-  })
-}
-
-function jsonObject(body) {
-  let answer = null
-  try {
-    answer = JSON.parse(wellFormed(body))
-  } catch {
-    // Told below.
-  }
-  if (isObject(answer)) return answer
-  throw new BridgeError('bad_answer', 'the answer is not a JSON object: is this a gateway?')
+  return new BridgeError('refused', `the gateway refused: ${said || 'no reason given'} (${status})`, { status })
 }
 
 // --- The shell: connections, timers, callbacks -------------------------------------------------------------
@@ -755,8 +684,8 @@ function jsonObject(body) {
 const CHECK_SECONDS = [3, 6, 12, 15] // how long an EventSource may bring nothing before one looks, each time
 const LATE_SECONDS = 1 // how long a stream may be behind what a poll has seen
 const REOPEN_SECONDS = 20 // how long the browser's own reconnect may take
-const CANCEL_SECONDS = 10
 const MUTE = 'nothing comes through: somebody in between may hold the stream back'
+const LATE_ANSWER = "the gateway didn't answer in time"
 const TRANSPORTS = ['auto', 'eventsource', 'fetch', 'poll']
 
 const CLOSED = Symbol('closed')
@@ -830,7 +759,7 @@ class Following {
   #closing = false
   #over = false
   #told = ''
-  #stats = { requests: 0, connects: 0, way: null }
+  #stats = { requests: 0, connects: 0, characters: 0, way: null }
 
   constructor(taskId, options) {
     const { after, transport = 'auto', baseUrl, patienceSeconds, silenceSeconds } = options
@@ -860,7 +789,7 @@ class Following {
   }
 
   get stats() {
-    return { ...this.#stats, characters: this.#session.characters }
+    return { ...this.#stats, characters: this.#stats.characters + this.#session.characters }
   }
 
   /** Latest wins: a slow reader skips views, never the last. Leaving the loop doesn't end the following. */
@@ -882,7 +811,7 @@ class Following {
   /** Asks the task to stop. The following goes on, to see it end. */
   async cancel() {
     const line = new Line()
-    line.expect(CANCEL_SECONDS, 'broken', "the gateway didn't answer the request to cancel in time")
+    line.expect(ANSWER_SECONDS, 'broken', LATE_ANSWER)
     try {
       const answer = await this.#ask(line, 'cancel', { method: 'POST', headers: POLL_HEADERS })
       if (answer.status < 200 || answer.status > 299) throw refusal(answer.status, answer.body)
@@ -1018,7 +947,9 @@ class Following {
   async #ask(line, what, init) {
     const response = await this.#fetch(line, what, init)
     const { status, headers } = response
-    return { status, headers, body: await this.#arrival(line, response.text()) }
+    const body = await this.#arrival(line, response.text())
+    this.#stats.characters += body.length
+    return { status, headers, body }
   }
 
   async #arrival(line, promise) {
@@ -1039,7 +970,7 @@ class Following {
   // --- The ways: polls, fetch streams, EventSource ---------------------------------------------------------
 
   async #poll(request, line) {
-    line.expect(request.answerSeconds, 'broken', "a poll wasn't answered in time")
+    line.expect(request.answerSeconds, 'broken', LATE_ANSWER)
     const { status, headers, body } = await this.#ask(line, 'status', request)
     const news = this.#session.polled(status, headers, body)
     this.#tell('open')
@@ -1151,8 +1082,8 @@ class Following {
   /** A poll beside a stream. */
   async #glance(line) {
     const own = new Line()
-    own.expect(CANCEL_SECONDS, 'broken', "a poll wasn't answered in time")
-    line.signal.addEventListener('abort', () => own.cut(line.cause), { once: true })
+    own.expect(ANSWER_SECONDS, 'broken', LATE_ANSWER)
+    line.signal.addEventListener('abort', () => own.cut(line.cause), { signal: own.signal })
     try {
       return await this.#ask(own, 'status', { query: this.#session.since('0'), headers: POLL_HEADERS })
     } finally {
@@ -1161,6 +1092,7 @@ class Following {
   }
 
   async #whyClosed(line) {
+    line.expect(ANSWER_SECONDS, 'broken', LATE_ANSWER)
     const { status, headers, body } = await this.#glance(line)
     // The stream of a task that isn't there would have waited for it: here is no gateway.
     if (status === 404) throw refusal(status, body)

@@ -72,7 +72,7 @@ class Runner {
       this.now = Math.max(this.now, began + (piece.at ?? 0))
       const bytes = new TextEncoder().encode(wire(piece))
       for (const part of this.bytewise ? [...bytes].map((byte) => Uint8Array.of(byte)) : [bytes]) {
-        kinds.push(...this.session.receive(part).map(({ event }) => event.kind))
+        kinds.push(...this.session.receive(part).map(({ kind }) => kind))
       }
     }
     return kinds
