@@ -27,6 +27,7 @@ TYPES = {
     "/": "text/html; charset=utf-8",
     "/page.js": "text/javascript; charset=utf-8",
     "/page.css": "text/css; charset=utf-8",
+    "/page.svg": "image/svg+xml",
     "/bridge.js": "text/javascript; charset=utf-8",
     "/bridge.d.ts": "text/plain; charset=utf-8",
 }

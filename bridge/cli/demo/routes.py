@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from bridge import create_task_async
 from bridge.cli.demo.kinds import KINDS
 from bridge.cli.demo.workers import MAX_TASKS, RETRY_SECONDS, Job, TooManyTasks, Workers
 from bridge.errors import InvalidInput
@@ -53,6 +54,8 @@ def demo_routes(workers: Workers) -> list[BaseRoute]:
                 "too_many_tasks",
                 {"retry-after": str(_BUSY_SECONDS)},
             )
+        # As an app does when it takes a task in: there is a `queued` to see while the worker starts.
+        await create_task_async(job.task_id, settings=workers.settings)
         return json_answer(job.as_dict(), 202)
 
     async def look(request: Request) -> Response:

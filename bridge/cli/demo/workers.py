@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Literal, Self
 
-import bridge
 from bridge.cli.demo.kinds import ENDLESS
 from bridge.errors import StoreError
 from bridge.settings import Settings
@@ -124,10 +123,8 @@ class Workers:
             del self._jobs[task_id]
 
     def _care_for(self, job: Job) -> None:
-        """A task's thread: from its announcement to the end of its last worker."""
+        """A task's thread: from its first worker to the end of its last."""
         try:
-            # As an app would, so that there is a `queued` to see while the worker starts.
-            bridge.create_task(job.task_id, settings=self.settings)
             while self._run(job) and self._lost(job) and job.attempt < MAX_ATTEMPTS:
                 job.attempt += 1
         finally:

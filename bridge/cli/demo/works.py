@@ -41,10 +41,7 @@ your browser comes back with the id of the last event that it saw, and goes on r
 that only ever asks for the status sees the same text, without a change to its code.
 """
 
-REASONING: Final = """\
-They ask what they are looking at. Two columns, one task: name what differs, then what never does. \
-Keep it short enough to be read at the pace at which it is written.
-"""
+REASONING: Final = "Name what differs, then what never does.\n"
 
 TYPED: Final = """\
 # One task, seen twice
@@ -183,7 +180,7 @@ def _write(text: str, pause: Pause, field: str = "text") -> bool:
         if field == "text" and number % 20 == 0:
             report_progress(round(number / len(pieces), 2))
         # Models hesitate now and then, mostly at the end of a thought.
-        if pause(random.uniform(0.2, 1.8) * _TOKEN_SECONDS + (0.25 if piece.endswith((".", ":")) else 0)):
+        if pause(random.uniform(0.2, 1.8) * _TOKEN_SECONDS + (0.15 if piece.endswith((".", ":")) else 0)):
             return False
     return True
 

@@ -1,0 +1,556 @@
+// The page: one task, watched by two clients side by side.
+//
+// - `Streaming` (left) is `follow()` of bridge.js; all it does here is to show the views.
+// - `Legacy` (right) is a client as it was before the bridge: it asks for the status every two seconds.
+// - Both show on a `Panel`. A panel is painted at most once per animation frame, with the latest state.
+// - Whatever comes from a task is set as text, never as HTML.
+// - What only `bridge demo` has (tasks to start, a worker to kill) appears where `GET demo/` answers.
+//
+// All addresses are relative to this file, so the page works below any path.
+
+import { follow } from "./bridge.js";
+
+const POLL_MS = 2000;
+const UNKNOWN_MS = 300;
+const BLOCK = 4096;
+const LOG_LINES = 100;
+const ENDS = new Set(["succeeded", "failed", "cancelled"]);
+const WAYS = { eventsource: "EventSource", fetch: "fetch stream", long_poll: "long polls", poll: "polls" };
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const here = (path) => new URL(path, import.meta.url);
+const count = new Intl.NumberFormat("en-US");
+const seconds = (ms) => `${(ms / 1000).toFixed(ms < 99_950 ? 2 : 0)} s`;
+const pause = (ms, signal) =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+  });
+
+/** Whether somebody has heard of the task that this view shows. */
+const known = (view) => Boolean(view && view.position !== "0-0");
+
+function element(name, className, text) {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+/** Set a text only where it changes: a screen reader and a selection notice every change. */
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** A disabled button would lose the keyboard's focus; this one stays where it is and does nothing. */
+function enable(button, yes) {
+  button.setAttribute("aria-disabled", String(!yes));
+}
+
+/** Text that mostly grows, in blocks that end with a line: what is new lays out the last block only. */
+class Growing {
+  #root;
+  #text = "";
+
+  constructor(root) {
+    this.#root = root;
+  }
+
+  show(text) {
+    if (text === this.#text) return;
+    if (!text.startsWith(this.#text)) {
+      this.#root.replaceChildren();
+      this.#text = "";
+    }
+    let rest = text.slice(this.#text.length);
+    this.#text = text;
+    while (rest) {
+      const last = this.#root.lastElementChild;
+      const open = last && !(last.textContent.length >= BLOCK && last.textContent.endsWith("\n"));
+      const block = open ? last : this.#root.appendChild(element("div"));
+      const line = rest.indexOf("\n", Math.max(0, BLOCK - block.textContent.length));
+      const piece = line < 0 ? rest : rest.slice(0, line + 1);
+      if (block.firstChild) block.firstChild.appendData(piece);
+      else block.append(piece);
+      rest = rest.slice(piece.length);
+    }
+  }
+}
+
+/** What one client has seen, on the screen. */
+class Panel {
+  #root;
+  #box;
+  #text;
+  #state = {};
+  #due = 0;
+  #pinned = true;
+
+  constructor(root, name) {
+    this.#root = root;
+    root.append($("#client").content.cloneNode(true));
+    this.#box = $(".box", root);
+    this.#box.setAttribute("aria-label", `Text, ${name}`);
+    this.#text = new Growing($(".text", root));
+    // Who is at the end stays at the end; who has scrolled up is left alone.
+    this.#box.addEventListener("scroll", () => {
+      this.#pinned = this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < 8;
+    });
+  }
+
+  /** Change what is shown; it is painted with the next frame. */
+  set(changes) {
+    Object.assign(this.#state, changes);
+    this.#due ||= requestAnimationFrame(() => {
+      this.#due = 0;
+      this.#paint();
+    });
+  }
+
+  reset() {
+    this.#state = {};
+    this.#pinned = true;
+    this.set({});
+  }
+
+  #paint() {
+    const { view, badge, note, bad, first, requests, characters, dot, link } = this.#state;
+    const state = badge ?? view?.state ?? "";
+    const label = $(".badge", this.#root);
+    say(label, state);
+    label.className = `badge ${state}`;
+    say($(".first", this.#root), first === undefined ? "–" : seconds(first));
+    say($(".requests", this.#root), requests === undefined ? "–" : count.format(requests));
+    say($(".characters", this.#root), characters === undefined ? "–" : count.format(characters));
+    const progress = view?.progress ?? null;
+    $("progress", this.#root).value = progress ?? 0;
+    say($(".percent", this.#root), progress === null ? "" : `${Math.round(progress * 100)} %`);
+    say($(".message", this.#root), view?.message ?? "");
+    this.#text.show(view?.text ?? "");
+    const words = $(".note", this.#root);
+    say(words, note ?? ending(view));
+    words.classList.toggle("bad", bad ?? view?.state === "failed");
+    $(".dot", this.#root).className = `dot ${dot ?? ""}`;
+    say($(".said", this.#root), link ?? "");
+    this.#paintMore(view);
+    if (this.#pinned) this.#box.scrollTop = this.#box.scrollHeight;
+  }
+
+  /** The rest of the view: other fields of text, named values, what the end carries. */
+  #paintMore(view) {
+    // Names are the task's own, "__proto__" and all: pairs, not an object's members.
+    const parts = Object.entries(view?.fields ?? {});
+    for (const [name, value] of Object.entries(view?.data ?? {})) parts.push([name, JSON.stringify(value, null, 1)]);
+    for (const name of ["result", "usage"]) {
+      if (view?.[name] != null) parts.push([name, JSON.stringify(view[name], null, 1)]);
+    }
+    say($(".more .names", this.#root), parts.map(([name]) => name).join(", ") || "none yet");
+    const list = $(".more dl", this.#root);
+    parts.forEach(([name, text], index) => {
+      say(list.children[2 * index] ?? list.appendChild(element("dt")), name);
+      say(list.children[2 * index + 1] ?? list.appendChild(element("dd")), text);
+    });
+    while (list.children.length > 2 * parts.length) list.lastChild.remove();
+  }
+}
+
+/** The sentence below a text that is whole, or as whole as it will be. */
+function ending(view) {
+  if (!view) return "";
+  if (!ENDS.has(view.state)) return view.text ? "" : "No text yet.";
+  const cut = view.truncated ? " The text was cut: it became too large." : "";
+  if (view.state === "cancelled") return view.text ? `Stopped. What was written so far is kept.${cut}` : "Stopped.";
+  if (view.state === "succeeded") return cut.trim();
+  return `Failed (${view.error?.code ?? "no code"}): ${view.error?.message ?? ""}${cut}`;
+}
+
+/** What happened to the left side's connection, with the seconds since the task was opened. */
+class Log {
+  #list;
+  #count;
+  #lines = 0;
+  #begun = 0;
+
+  constructor(root) {
+    root.append($("#history").content.cloneNode(true));
+    this.#list = $(".log ol", root);
+    this.#count = $(".log .count", root);
+  }
+
+  begin(clock) {
+    this.#begun = clock;
+    this.#lines = 0;
+    this.#list.replaceChildren();
+    say(this.#count, "");
+  }
+
+  add(text) {
+    const line = element("li");
+    line.append(element("time", "", `+${seconds(performance.now() - this.#begun)}`), element("span", "", text));
+    this.#list.append(line);
+    while (this.#list.children.length > LOG_LINES) this.#list.firstChild.remove();
+    this.#list.scrollTop = this.#list.scrollHeight;
+    say(this.#count, String(++this.#lines));
+  }
+}
+
+/** The left side: `follow()`. After a retry it follows the task's new run with what it has counted so far. */
+class Streaming {
+  #task;
+  #panel;
+  #log;
+  #clock;
+  #changed;
+  #before = { requests: 0, characters: 0 };
+  #opened = 0;
+  #link = "";
+  #told = {};
+  view = null;
+  first;
+
+  constructor(taskId, panel, log, clock, changed) {
+    Object.assign(this, { taskId });
+    this.#panel = panel;
+    this.#log = log;
+    this.#clock = clock;
+    this.#changed = changed;
+  }
+
+  /** Follow to the end. Resolves with the last view, or null when it can't be followed. */
+  async run() {
+    this.#opened = 0;
+    const task = follow(this.taskId, {
+      onView: (view) => this.#task === task && this.#show(view),
+      onConnection: (connection) => this.#task === task && this.#connection(connection),
+    });
+    this.#task = task;
+    try {
+      const view = await task.done;
+      if (this.#task !== task) return null;
+      this.#show(view);
+      return view;
+    } catch (error) {
+      if (this.#task !== task) return null;
+      this.#log.add(`given up: ${error.message}`);
+      this.#panel.set({ note: error.message, bad: true, dot: "off", link: "Given up" });
+      return null;
+    } finally {
+      this.#before = this.numbers;
+      if (this.#task === task) this.#task = undefined;
+      this.#changed();
+    }
+  }
+
+  close() {
+    const task = this.#task;
+    this.#task = undefined;
+    task?.close();
+  }
+
+  get live() {
+    return this.#task !== undefined && this.#link === "open";
+  }
+
+  get numbers() {
+    const { requests = 0, characters = 0 } = this.#task?.stats ?? {};
+    return { requests: this.#before.requests + requests, characters: this.#before.characters + characters };
+  }
+
+  #show(view) {
+    // Following a retry begins with nothing; until something comes, what was seen last stays.
+    if (!known(view)) return;
+    this.view = view;
+    if (view.text && this.first === undefined) this.first = performance.now() - this.#clock;
+    this.#note(view);
+    this.#panel.set({ badge: undefined, note: undefined, bad: undefined, view, first: this.first, ...this.numbers });
+    this.#changed();
+  }
+
+  /** Say that nothing came, once it would have. */
+  #unknown() {
+    if (this.view || !this.#task) return;
+    this.#panel.set({
+      badge: "waiting",
+      note: "Nobody has heard of this task yet. The stream stays open, and shows it as soon as it begins.",
+    });
+  }
+
+  /** Log what changed beside the text. */
+  #note(view) {
+    const { attempt = 0, cancel = false, state = "" } = this.#told;
+    if (view.attempt > attempt && attempt > 0) this.#log.add(`attempt ${view.attempt} began: the text begins anew`);
+    if (view.cancel_requested && !cancel) this.#log.add("asked to stop");
+    if (ENDS.has(view.state) && view.state !== state) {
+      this.#log.add(`end: ${view.state}${view.error ? ` (${view.error.code})` : ""}, at ${view.position}`);
+    }
+    this.#told = { attempt: view.attempt, cancel: view.cancel_requested, state: view.state };
+  }
+
+  #connection({ state, way, reason, retryInSeconds }) {
+    const by = WAYS[way] ?? way;
+    this.#link = state;
+    if (state === "open") {
+      const position = known(this.view) ? `, behind ${this.view.position}` : "";
+      this.#log.add(this.#opened++ ? `resumed by ${by}${position}` : `connected by ${by}`);
+      this.#panel.set({ dot: "on", link: `Connected by ${by}` });
+      setTimeout(() => this.#unknown(), UNKNOWN_MS);
+    } else if (state === "connecting") {
+      this.#panel.set({ dot: "try", link: "Connecting …" });
+    } else if (state === "waiting") {
+      const next = retryInSeconds == null ? "" : `, again in ${retryInSeconds.toFixed(1)} s`;
+      this.#log.add(`dropped: ${reason ?? "the connection broke"}${next}`);
+      this.#panel.set({ dot: "off", link: `Away${next}: ${reason ?? "the connection broke"}` });
+    } else {
+      this.#panel.set({ dot: "", link: "Closed: the task has ended, there is nothing more to come" });
+    }
+    this.#panel.set(this.numbers);
+    this.#changed();
+  }
+}
+
+/** The right side, with all of a client's code from before: ask, show, ask again. */
+class Legacy {
+  #taskId;
+  #panel;
+  #clock;
+  #changed;
+  #timer;
+  #asking = false;
+  #first;
+  #numbers = { requests: 0, characters: 0 };
+  view = null;
+
+  constructor(taskId, panel, clock, changed) {
+    this.#taskId = taskId;
+    this.#panel = panel;
+    this.#clock = clock;
+    this.#changed = changed;
+  }
+
+  run() {
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => this.#poll(), POLL_MS);
+    this.#poll();
+  }
+
+  close() {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  async #poll() {
+    if (this.#asking) return;
+    this.#asking = true;
+    this.#numbers.requests++;
+    try {
+      const answer = await fetch(here(`tasks/${encodeURIComponent(this.#taskId)}/status`), { cache: "no-store" });
+      const text = await answer.text();
+      this.#numbers.characters += text.length;
+      if (this.#timer === undefined) return;
+      if (answer.ok) this.#show(JSON.parse(text));
+      else this.#trouble(answer.status === 404 ? "The answer is 404" : `The answer was ${answer.status}`, answer.status === 404);
+    } catch {
+      if (this.#timer !== undefined) this.#trouble("No answer");
+    } finally {
+      this.#asking = false;
+    }
+  }
+
+  #show(view) {
+    this.view = view;
+    if (view.text && this.#first === undefined) this.#first = performance.now() - this.#clock;
+    const ended = ENDS.has(view.state);
+    if (ended) this.close();
+    const link = ended ? "Stopped asking: the task has ended" : "Asks again every 2 s";
+    this.#panel.set({ view, badge: undefined, note: undefined, first: this.#first, ...this.#numbers, dot: ended ? "" : "on", link });
+    this.#changed();
+  }
+
+  #trouble(what, unknown = false) {
+    const waiting = unknown && !this.view ? { badge: "waiting", note: "Nobody has heard of this task yet." } : {};
+    this.#panel.set({ ...waiting, ...this.#numbers, dot: unknown ? "on" : "off", link: `${what}. Asks again every 2 s` });
+  }
+}
+
+const panels = { left: new Panel($("#stream"), "streaming"), right: new Panel($("#legacy"), "legacy") };
+const log = new Log($("#stream"));
+let shown = null;
+let demo = null;
+
+/** Show a task on both sides, from now on or since `clock`. */
+function show(taskId, clock = performance.now()) {
+  shown?.abort.abort();
+  shown?.left.close();
+  shown?.right.close();
+  panels.left.reset();
+  panels.right.reset();
+  log.begin(clock);
+  notice("");
+  $("#task").value = taskId;
+  document.title = taskId ? `${taskId} · bridge` : "bridge";
+  shown = null;
+  if (taskId) {
+    const here = (shown = {
+      taskId,
+      abort: new AbortController(),
+      left: new Streaming(taskId, panels.left, log, clock, refresh),
+      right: new Legacy(taskId, panels.right, clock, refresh),
+      job: null,
+    });
+    lookAtJob(here);
+    watch(here);
+    here.right.run();
+  } else {
+    panels.left.set({ note: "Text appears here while it is written." });
+    panels.right.set({ note: "Text appears here whenever it is asked for." });
+  }
+  refresh();
+}
+
+/** Follow a task on the left, over the retries that the demonstration makes of a lost one. */
+async function watch(here) {
+  while (shown === here) {
+    const view = await here.left.run();
+    if (view?.error?.code !== "worker_lost" || !(await retried(here, view))) return;
+    log.add("the demonstration retries it");
+    here.right.run();
+  }
+}
+
+/** Wait until a task whose worker was lost has begun anew; false when nobody will retry it. */
+async function retried(here, view) {
+  const { signal } = here.abort;
+  while (!signal.aborted) {
+    await lookAtJob(here);
+    if (!here.job) return false;
+    const status = await ask("GET", `tasks/${here.taskId}/status?after=${view.position}`, signal);
+    if (status.ok && status.body.attempt > view.attempt) return true;
+    if (here.job.state === "over") return false;
+    notice(`Its worker is lost. The demonstration retries it as attempt ${view.attempt + 1} …`);
+    await pause(500, signal);
+  }
+  return false;
+}
+
+/** Ask the demonstration whether it has a worker for this task. */
+async function lookAtJob(here) {
+  if (!demo) return;
+  const answer = await ask("GET", `demo/tasks/${here.taskId}`, here.abort.signal);
+  if (answer.ok) here.job = answer.body;
+  else if (answer.status === 404) here.job = null;
+  refresh();
+}
+
+let due = 0;
+let spoken = "";
+
+/** Bring buttons and sentences up to date with both sides, once per frame. */
+function refresh() {
+  due ||= requestAnimationFrame(() => {
+    due = 0;
+    const view = shown?.left.view;
+    const ended = Boolean(view && ENDS.has(view.state));
+    $(".which").classList.toggle("open", Boolean(shown));
+    say($("#which"), shown ? shown.taskId : "No task is open");
+    say($("#attempt"), view?.attempt > 1 ? `attempt ${view.attempt}` : "");
+    enable($("#stop"), known(view) && !ended && !view.cancel_requested);
+    enable($("#drop"), Boolean(shown?.left.live));
+    enable($("#kill"), Boolean(shown?.job) && known(view) && !ended);
+    verdict(view, ended);
+    const state = shown && known(view) ? `Task ${view.state}` : "";
+    if (state !== spoken) say($("#spoken"), (spoken = state));
+    if (view?.state === "running" && $("#notice").textContent.includes("retries it")) notice("");
+  });
+}
+
+/** The last word: that both clients have the same. */
+function verdict(view, ended) {
+  const other = shown?.right.view;
+  const both = ended && other && ENDS.has(other.state) && other.position === view.position;
+  const same = both && other.text === view.text;
+  const size = both ? count.format(view.text.length) : "";
+  say($("#verdict"), !both ? "" : same ? `Both ended with the same ${size} characters of text.` : "The two texts differ. That is a bug.");
+  $("#verdict").classList.toggle("good", Boolean(same));
+  $("#verdict").classList.toggle("bad", Boolean(both && !same));
+}
+
+function notice(text, bad = false) {
+  say($("#notice"), text);
+  $("#notice").classList.toggle("bad", bad);
+}
+
+/** One request: `{ok, status, body}`, with the gateway's own words in `said` when it refuses. */
+async function ask(method, path, signal) {
+  return request(path, { method, signal });
+}
+
+async function post(path, body = {}) {
+  return request(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+}
+
+async function request(path, options) {
+  try {
+    const answer = await fetch(here(path), { cache: "no-store", ...options });
+    const body = await answer.json().catch(() => null);
+    return { ok: answer.ok, status: answer.status, body, said: body?.error?.message ?? `The gateway answered ${answer.status}.` };
+  } catch {
+    return { ok: false, status: 0, body: null, said: "The gateway doesn’t answer." };
+  }
+}
+
+/** What a button does to the task that is shown; `done` says what came of it. */
+function act(button, path, done) {
+  $(button).addEventListener("click", async (event) => {
+    const target = shown;
+    if (!target || event.currentTarget.getAttribute("aria-disabled") === "true") return;
+    const answer = await post(path(target.taskId));
+    if (shown !== target) return;
+    notice(answer.ok ? done(answer.body) : answer.said, !answer.ok);
+  });
+}
+
+act("#stop", (id) => `tasks/${id}/cancel`, () => "The worker is asked to stop.");
+act("#drop", (id) => `demo/tasks/${id}/drop`, ({ dropped }) =>
+  dropped ? "The gateway has cut the connection." : "There is no stream to cut now.");
+act("#kill", (id) => `demo/tasks/${id}/kill`, () =>
+  `The worker is dead. Its lease runs out within ${demo.lease_seconds} s; then the task ends.`);
+
+/** Go to a task's address, as a link would. */
+function go(taskId, clock) {
+  history.pushState(null, "", `?task=${encodeURIComponent(taskId)}`);
+  show(taskId, clock);
+}
+
+const asked = () => new URLSearchParams(location.search).get("task") ?? "";
+
+$("#open").addEventListener("submit", (event) => {
+  event.preventDefault();
+  go($("#task").value.trim());
+});
+addEventListener("popstate", () => show(asked()));
+
+/** Offer what the demonstration can start. */
+function offer(kinds) {
+  for (const kind of kinds) {
+    const button = element("button");
+    button.type = "button";
+    button.dataset.kind = kind.name;
+    button.title = kind.about;
+    button.append(element("strong", "", kind.title), element("small", "", kind.about));
+    button.addEventListener("click", async () => {
+      const clock = performance.now();
+      const answer = await post("demo/tasks", { kind: kind.name });
+      if (answer.ok) go(answer.body.id, clock);
+      else notice(answer.said, true);
+    });
+    $("#kinds").append(button);
+  }
+  for (const part of ["#start", "#drop", "#kill"]) $(part).hidden = false;
+}
+
+const answer = await ask("GET", "demo/");
+if (answer.ok && Array.isArray(answer.body?.kinds)) {
+  demo = answer.body;
+  offer(demo.kinds);
+}
+show(asked());
