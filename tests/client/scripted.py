@@ -17,13 +17,16 @@ from bridge.events import Event, Position
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One response. An Event among the pieces is waited for; `then` says how the connection goes on."""
+    """One response. An Event among the pieces is waited for; `then` says how the connection goes on. One
+    that is `mute` is not even begun.
+    """
 
     pieces: Sequence[bytes | threading.Event] = ()
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "text/event-stream"})
     then: Literal["close", "reset", "hold"] = "close"
     chunked: bool = False
+    mute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ class Gateway:
         return Request(method, path, {name.lower(): value.strip() for name, _, value in pairs})
 
     def _send(self, connection: socket.socket, answer: Answer) -> None:
+        if answer.mute:
+            self._hold(connection)
+            return
         head = f"HTTP/1.1 {answer.status} Scripted\r\nConnection: close\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
         if answer.chunked:
@@ -110,7 +116,11 @@ class Gateway:
         if answer.then == "reset":
             # A linger of zero makes close send RST instead of FIN.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        while answer.then == "hold" and not self._stop.is_set():
+        if answer.then == "hold":
+            self._hold(connection)
+
+    def _hold(self, connection: socket.socket) -> None:
+        while not self._stop.is_set():
             try:
                 if not connection.recv(1024):
                     return

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -24,56 +22,11 @@ from bridge.errors import (
 )
 from bridge.events import Chunk, End, Event, Position, Reset, State
 from bridge.view import View
+from tests.client.both import Both
 from tests.client.scripted import Answer, gateway, plain, wire
 
 SOON = sse.retry(0)
 END = wire("7-9", End("succeeded", length={}))
-
-
-class Both:
-    """One way to use a client, for either kind; what an async one yields is collected."""
-
-    def __init__(self, kind: str) -> None:
-        self._async = kind == "async"
-
-    @asynccontextmanager
-    async def _open(self, url: str, **options: Any) -> AsyncIterator[AsyncClient]:
-        async with AsyncClient(url, **options) as client:
-            yield client
-
-    async def events(
-        self, url: str, task_id: str = "job", *, after: Position | str | None = None, **options: Any
-    ) -> list[tuple[Position, Event]]:
-        """All events to the end."""
-        if self._async:
-            async with self._open(url, **options) as client:
-                return [one async for one in client.events(task_id, after=after)]
-        with Client(url, **options) as client:
-            return list(client.events(task_id, after=after))
-
-    async def texts(self, url: str, **options: Any) -> list[str]:
-        """The text of each view that `follow` yields."""
-        if self._async:
-            async with self._open(url, **options) as client:
-                return [view.text async for view in client.follow("job")]
-        with Client(url, **options) as client:
-            return [view.text for view in client.follow("job")]
-
-    async def ask(self, url: str, what: str, task_id: str = "job", **options: Any) -> dict[str, Any]:
-        """`status` or `cancel`."""
-        if self._async:
-            async with self._open(url, **options) as client:
-                answer: dict[str, Any] = await getattr(client, what)(task_id)
-                return answer
-        with Client(url, **options) as client:
-            asked: dict[str, Any] = getattr(client, what)(task_id)
-            return asked
-
-
-@pytest.fixture(params=["sync", "async"])
-def both(request: pytest.FixtureRequest) -> Both:
-    """Each test runs with the client for threads and with the one for asyncio."""
-    return Both(request.param)
 
 
 def text_of(events: list[tuple[Position, Event]]) -> list[str]:
