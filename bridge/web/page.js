@@ -401,6 +401,7 @@ function show(taskId, clock = performance.now()) {
     watch(here);
     here.right.run();
   } else {
+    notice(demo ? "Start one above, or open any by its id." : "Open one by its id.");
     panels.left.set({ note: "Text appears here while it is written." });
     panels.right.set({ note: "Text appears here whenever it is asked for." });
   }

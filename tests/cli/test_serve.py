@@ -1,4 +1,4 @@
-"""`bridge serve` and `bridge demo` as processes: what they print, how they end, and that nothing is left."""
+"""`bridge serve` as a process: what it prints, how it ends, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import IO
 
 import httpx
@@ -16,11 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from bridge.cli import main
-from tests.processes import descendants, program, running
-from tests.servers import free_port
+from tests.processes import program
 from tests.waiting import eventually
-
-proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
 
 def pipe(file: IO[bytes] | None) -> IO[bytes]:
@@ -97,10 +93,9 @@ def test_a_port_in_use_is_one_line(taken_port: int) -> None:
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["serve", "demo"])
-def test_bad_settings_are_one_line(command: str) -> None:
+def test_bad_settings_are_one_line() -> None:
     """A value that can't be is refused before anything is started."""
-    result = CliRunner().invoke(main, [command, "--base-path", "no-slash"])
+    result = CliRunner().invoke(main, ["serve", "--base-path", "no-slash"])
     assert result.exit_code == 2
     assert result.stderr.startswith("bridge: --base-path must begin with /")
     assert result.stderr.count("\n") == 1
@@ -111,78 +106,3 @@ def test_embedded_or_another_redis() -> None:
     result = CliRunner().invoke(main, ["serve", "--embedded", "--redis-url", "redis://127.0.0.1:1/0"])
     assert result.exit_code == 2
     assert "give only one of them" in result.stderr
-
-
-class Demo:
-    """A running `bridge demo`, and what it printed."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self.printed: list[str] = []
-        for line in pipe(process.stdout):
-            self.printed.append(line.decode().strip())
-            if self.printed[-1].startswith("Ctrl-C"):
-                break
-        else:
-            raise AssertionError(pipe(process.stderr).read().decode())
-
-    def line(self, start: str) -> str:
-        """The rest of the first line that begins so."""
-        return next(line.removeprefix(start) for line in self.printed if line.startswith(start))
-
-
-@pytest.fixture
-def usual_port_taken() -> Iterator[None]:
-    """Somebody listens on Redis's usual port, whoever that is."""
-    try:
-        server = socket.create_server(("127.0.0.1", 6379))
-    except OSError:
-        yield
-    else:
-        with server:
-            yield
-
-
-@proc
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_demo_shows_a_stream_and_leaves_nothing(number: signal.Signals) -> None:
-    """The printed curl line shows text at once; when `demo` ends in any way, all it started ends."""
-    with program("demo", "--port", "0", "--redis-port", str(free_port())) as process:
-        demo = Demo(process)
-        url = demo.line("curl -N ")
-        with httpx.stream("GET", url, timeout=30) as response:
-            assert response.status_code == 200
-            wanted = (line for line in response.iter_lines() if line.startswith('data: {"text":'))
-            assert next(wanted)
-        started = descendants(process.pid)
-        assert len(started) >= 3  # the worker, the server and the server's supervisor
-        process.send_signal(number)
-        _, stderr = process.communicate(timeout=30)
-    assert process.returncode == (-number if number == signal.SIGKILL else 0)
-    assert stderr == b""
-    eventually(lambda: not any(running(pid) for pid in started))
-
-
-def test_demo_says_what_another_terminal_needs(usual_port_taken: None) -> None:
-    """When the usual ports are taken, it takes others and prints the lines that make the rest find them."""
-    with program("demo", "--port", "0") as process:
-        demo = Demo(process)
-        redis_url = demo.line("export BRIDGE_REDIS_URL=")
-        gateway_url = demo.line("export BRIDGE_GATEWAY_URL=")
-        process.terminate()
-        process.communicate(timeout=30)
-    assert demo.line("redis    ").split()[0] == redis_url
-    assert demo.line("gateway  ") == gateway_url
-    assert process.returncode == 0
-
-
-def test_demo_with_a_taken_port_is_one_line(taken_port: int) -> None:
-    """A port that was asked for and is taken is one line, whether Redis's or the gateway's."""
-    for option in ("--port", "--redis-port"):
-        others = [] if option == "--redis-port" else ["--redis-port", str(free_port())]
-        with program("demo", option, str(taken_port), *others) as process:
-            stdout, stderr = process.communicate(timeout=30)
-        assert stdout == b""
-        assert process.returncode in (1, 2)
-        assert str(taken_port) in stderr.decode()
-        assert stderr.decode().count("\n") == 1

@@ -1,0 +1,255 @@
+"""The tasks of `bridge demo`: started, stopped, cut off, killed and retried over its HTTP paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.cli.demo.kinds import KINDS
+from bridge.cli.demo.measure import MODULES
+from bridge.cli.demo.workers import MAX_TASKS
+from bridge.cli.demo.works import FAILING, TYPED, tokens
+from bridge.client import Client
+from bridge.events import TERMINAL_STATES, Chunk, End, Event, Position, Reset
+from tests.demos import Demo, running_demo
+from tests.processes import descendants
+from tests.waiting import eventually
+
+proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    """One demonstration for all tests here."""
+    with running_demo() as one:
+        yield one
+
+
+def ended(demo: Demo, task_id: str) -> dict[str, Any]:
+    """The view of a task, once it has ended."""
+    eventually(lambda: demo.status(task_id)["state"] in TERMINAL_STATES)
+    return demo.status(task_id)
+
+
+def error_code(answer: object) -> str:
+    """The code in an error's body."""
+    assert isinstance(answer, dict)
+    code = answer["error"]["code"]
+    assert isinstance(code, str)
+    return code
+
+
+def stop(demo: Demo, *task_ids: str) -> None:
+    """Cancel tasks, and wait until the demonstration is done with them."""
+    for task_id in task_ids:
+        demo.post(f"/tasks/{task_id}/cancel")
+    eventually(lambda: all(demo.get(f"/demo/tasks/{one}").json()["state"] == "over" for one in task_ids))
+
+
+def test_it_says_what_it_can_do(demo: Demo) -> None:
+    """The page learns the kinds, with words for people, and the times it has to name."""
+    answer = demo.get("/demo/")
+    assert answer.status_code == 200
+    said = answer.json()
+    assert [kind["name"] for kind in said["kinds"]] == [kind.name for kind in KINDS]
+    assert all(kind["title"] and kind["about"] for kind in said["kinds"])
+    assert said["max_tasks"] == MAX_TASKS
+    assert 0 < said["lease_seconds"] <= 3
+
+
+def test_a_task_is_queued_as_soon_as_it_is_taken_in(demo: Demo) -> None:
+    """Whoever asks right after the 202 finds the task: nobody has to wait for its worker to start."""
+    task_id = demo.start("slow")
+    assert demo.get(f"/tasks/{task_id}/status").status_code == 200
+    stop(demo, task_id)
+
+
+def test_a_command_streams_what_it_prints(demo: Demo) -> None:
+    """A real command's output comes while it runs, with its progress; a cancel ends the command."""
+    task_id = demo.start("command")
+    begun = eventually(lambda: (view := demo.status(task_id))["progress"] and view)
+    assert begun["state"] == "running"
+    assert begun["text"].startswith(f"Importing {len(MODULES)} modules")
+    assert begun["message"].endswith(f" of {len(MODULES)} modules")
+    demo.post(f"/tasks/{task_id}/cancel")
+    assert ended(demo, task_id)["state"] == "cancelled"
+
+
+def test_a_failing_task_keeps_its_part(demo: Demo) -> None:
+    """The work raises in the middle: failed, with the exception's name and the text so far; no retry."""
+    task_id = demo.start("failing")
+    view = ended(demo, task_id)
+    assert (view["state"], view["text"]) == ("failed", FAILING)
+    assert view["error"] == {"code": "ConnectionError", "message": "the model's server closed the connection"}
+    eventually(lambda: demo.get(f"/demo/tasks/{task_id}").json()["state"] == "over")
+    assert demo.status(task_id)["attempt"] == 1
+
+
+def test_a_slow_task_reports_progress_without_text(demo: Demo) -> None:
+    """It says how far it is while it has nothing to show."""
+    task_id = demo.start("slow")
+    view = eventually(
+        lambda: (view := demo.status(task_id))["state"] == "running" and view["message"] and view
+    )
+    assert view["text"] == ""
+    assert 0 < view["progress"] < 1
+    stop(demo, task_id)
+
+
+def test_a_dropped_connection_resumes_by_position(demo: Demo) -> None:
+    """Cut off twice in the middle, a stream ends with exactly the worker's text: nothing twice, no reset."""
+    task_id = demo.start("typed")
+    dropped = 0
+    heard: list[tuple[Position, Event]] = []
+    drops: list[str] = []
+    with Client(demo.url, on_drop=lambda reason, seconds: drops.append(reason)) as client:
+        for position, event in client.events(task_id):
+            heard.append((position, event))
+            if dropped < 2 and len(heard) > 30 * (dropped + 1):
+                answer = demo.post(f"/demo/tasks/{task_id}/drop")
+                assert answer.status_code == 202
+                dropped += answer.json()["dropped"]
+    assert dropped == 2
+    assert len(drops) >= 2
+    positions = [position for position, _ in heard]
+    assert positions == sorted(set(positions))
+    events = [event for _, event in heard]
+    assert not any(isinstance(event, Reset) for event in events)
+    assert (
+        "".join(event.text for event in events if isinstance(event, Chunk) and event.field == "text") == TYPED
+    )
+    assert isinstance(events[-1], End)
+    assert events[-1].state == "succeeded"
+    view = demo.status(task_id)
+    assert view["text"] == TYPED
+    assert view["usage"]["output_tokens"] == len(tokens(TYPED))
+    assert [source["title"] for source in view["data"]["sources"]]
+    assert view["fields"]["reasoning"]
+
+
+def test_a_killed_worker_is_lost_and_retried(demo: Demo) -> None:
+    """The stream ends as worker_lost, with the partial text; then attempt 2 begins with a reset."""
+    task_id = demo.start("typed")
+    eventually(lambda: demo.status(task_id)["text"])
+    answer = demo.post(f"/demo/tasks/{task_id}/kill")
+    assert answer.status_code == 202
+    with Client(demo.url) as client:
+        *_, (_, last) = client.events(task_id)
+        assert isinstance(last, End)
+        assert last.error is not None
+        assert last.error["code"] == "worker_lost"
+        lost = demo.status(task_id)
+        if lost["attempt"] == 1:
+            assert lost["text"]
+            assert TYPED.startswith(lost["text"])
+        assert eventually(lambda: demo.status(task_id)["attempt"] == 2)
+        with closing(client.events(task_id)) as again:
+            _, first = next(again)
+            assert isinstance(first, Reset)
+            assert (first.reason, first.attempt) == ("retry", 2)
+    assert demo.get(f"/demo/tasks/{task_id}").json()["attempt"] == 2
+    stop(demo, task_id)
+    assert demo.status(task_id)["state"] == "cancelled"
+
+
+def test_a_task_that_is_over_has_no_worker_to_kill(demo: Demo) -> None:
+    """Killing what doesn't run is refused, and changes nothing."""
+    task_id = demo.start("slow")
+    stop(demo, task_id)
+    answer = demo.post(f"/demo/tasks/{task_id}/kill")
+    assert (answer.status_code, error_code(answer.json())) == (409, "no_worker")
+    assert demo.status(task_id)["state"] == "cancelled"
+
+
+def test_a_drop_without_a_stream_drops_nothing(demo: Demo) -> None:
+    """A task that nobody follows has no connection to cut."""
+    task_id = demo.start("slow")
+    answer = demo.post(f"/demo/tasks/{task_id}/drop")
+    assert (answer.status_code, answer.json()) == (202, {"id": task_id, "dropped": 0})
+    stop(demo, task_id)
+
+
+@pytest.mark.parametrize("path", ["/demo/tasks/nobody", "/demo/tasks/nobody/drop", "/demo/tasks/nobody/kill"])
+def test_an_unknown_task_is_404(demo: Demo, path: str) -> None:
+    """Only what the demonstration started, or somebody watches, can be looked at, dropped or killed."""
+    answer = demo.get(path) if path.endswith("nobody") else demo.post(path)
+    assert (answer.status_code, error_code(answer.json())) == (404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/demo/tasks/a%20b", "/demo/tasks/a%20b/drop", "/demo/tasks/a%20b/kill"])
+def test_a_bad_id_is_400(demo: Demo, path: str) -> None:
+    """What can't be a task's id is said to be none."""
+    answer = demo.get(path) if path.endswith("b") else demo.post(path)
+    assert (answer.status_code, error_code(answer.json())) == (400, "bad_task_id")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[" * 4000,
+        b"\xff",
+        b"null",
+        b'"typed"',
+        b"{}",
+        b'{"kind":7}',
+        b'{"kind":["typed"]}',
+        b'{"kind":"nothing"}',
+        b'{"kind":"endless"}',
+    ],
+)
+def test_an_unknown_kind_is_400(demo: Demo, body: bytes) -> None:
+    """Only the kinds that are offered can be started, whatever the body is."""
+    answer = demo.post("/demo/tasks", body)
+    assert (answer.status_code, error_code(answer.json())) == (400, "bad_request")
+    assert "typed" in answer.text
+
+
+def test_a_large_body_is_413(demo: Demo) -> None:
+    """Nobody fills the memory with a body."""
+    answer = demo.post("/demo/tasks", b" " * 5000 + b'{"kind":"typed"}')
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/demo/tasks", "/demo/tasks/demo/drop", "/demo/tasks/demo/kill"])
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]
+)
+def test_what_a_form_of_another_site_can_send_is_415(demo: Demo, path: str, kind: str) -> None:
+    """A page that somebody happens to visit starts and kills nothing here."""
+    answer = demo.post(path, b'{"kind":"typed"}', kind)
+    assert (answer.status_code, error_code(answer.json())) == (415, "not_json")
+
+
+def test_the_content_type_may_have_a_charset(demo: Demo) -> None:
+    """JSON with a charset is JSON."""
+    answer = demo.post("/demo/tasks", b'{"kind":"slow"}', "Application/JSON; charset=utf-8")
+    assert answer.status_code == 202
+    stop(demo, answer.json()["id"])
+
+
+@proc
+def test_more_than_eight_are_too_many(demo: Demo) -> None:
+    """The ninth at a time is refused with a time to come back; one that ended makes room, and no zombie."""
+    before = descendants(demo.process.pid)
+    started = [demo.start("slow") for _ in range(MAX_TASKS)]
+    answer = demo.post("/demo/tasks", {"kind": "slow"})
+    assert (answer.status_code, error_code(answer.json())) == (429, "too_many_tasks")
+    assert int(answer.headers["retry-after"]) > 0
+    stop(demo, started[0])
+    more = demo.start("slow")
+    stop(demo, *started[1:], more)
+    eventually(lambda: descendants(demo.process.pid) <= before)
+
+
+def test_the_endless_task_is_retried_too(demo: Demo) -> None:
+    """The demonstration's own task comes back after its worker was killed."""
+    attempt = eventually(lambda: (view := demo.status("demo"))["state"] == "running" and view)["attempt"]
+    eventually(lambda: demo.post("/demo/tasks/demo/kill").status_code == 202)
+    assert eventually(lambda: demo.get("/demo/tasks/demo").json()["attempt"] == 2)
+    eventually(lambda: (view := demo.status("demo"))["state"] == "running" and view["attempt"] > attempt)
