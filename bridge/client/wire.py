@@ -141,14 +141,14 @@ def first_byte_within(seconds: float, response: httpx.Response) -> Generator[thr
 
     httpx knows one limit for all reads of a body, but the first byte must come sooner than any later one.
     A read can't be interrupted from outside, so the connection under it is shut down: the thread then
-    reads its end. Only HTTP/1.1 has a connection of its own for each request; with others this does nothing.
+    reads its end. Only HTTP/1 has a connection of its own for each request; with others this does nothing.
     """
     expired = threading.Event()
 
     def shut_down() -> None:
         stream = response.extensions.get("network_stream")
         connection = stream.get_extra_info("socket") if stream is not None else None
-        if response.http_version == "HTTP/1.1" and isinstance(connection, socket.socket):
+        if response.http_version.startswith("HTTP/1") and isinstance(connection, socket.socket):
             expired.set()
             try:
                 # Not the method of an SSLSocket: that would take the TLS away from under the reading thread.
