@@ -18,7 +18,8 @@ const ENDS = new Set(["succeeded", "failed", "cancelled"]);
 const WAYS = { eventsource: "EventSource", fetch: "fetch stream", long_poll: "long polls", poll: "polls" };
 
 const $ = (selector, root = document) => root.querySelector(selector);
-const here = (path) => new URL(path, import.meta.url);
+const url = (path) => new URL(path, import.meta.url);
+const of = (id, what) => `tasks/${encodeURIComponent(id)}${what}`;
 const count = new Intl.NumberFormat("en-US");
 const seconds = (ms) => `${(ms / 1000).toFixed(ms < 99_950 ? 2 : 0)} s`;
 const pause = (ms, signal) =>
@@ -140,10 +141,9 @@ class Panel {
   #paintMore(view) {
     // Names are the task's own, "__proto__" and all: pairs, not an object's members.
     const parts = Object.entries(view?.fields ?? {});
-    for (const [name, value] of Object.entries(view?.data ?? {})) parts.push([name, JSON.stringify(value, null, 1)]);
-    for (const name of ["result", "usage"]) {
-      if (view?.[name] != null) parts.push([name, JSON.stringify(view[name], null, 1)]);
-    }
+    const values = Object.entries(view?.data ?? {});
+    for (const name of ["result", "usage"]) if (view?.[name] != null) values.push([name, view[name]]);
+    for (const [name, value] of values) parts.push([name, JSON.stringify(value, null, 1)]);
     say($(".more .names", this.#root), parts.map(([name]) => name).join(", ") || "none yet");
     const list = $(".more dl", this.#root);
     parts.forEach(([name, text], index) => {
@@ -159,7 +159,7 @@ function ending(view) {
   if (!view) return "";
   if (!ENDS.has(view.state)) return view.text ? "" : "No text yet.";
   const cut = view.truncated ? " The text was cut: it became too large." : "";
-  if (view.state === "cancelled") return view.text ? `Stopped. What was written so far is kept.${cut}` : "Stopped.";
+  if (view.state === "cancelled") return view.text ? `Stopped. What was written is kept.${cut}` : "Stopped.";
   if (view.state === "succeeded") return cut.trim();
   return `Failed (${view.error?.code ?? "no code"}): ${view.error?.message ?? ""}${cut}`;
 }
@@ -186,7 +186,8 @@ class Log {
 
   add(text) {
     const line = element("li");
-    line.append(element("time", "", `+${seconds(performance.now() - this.#begun)}`), element("span", "", text));
+    const time = `+${seconds(performance.now() - this.#begun)}`;
+    line.append(element("time", "", time), element("span", "", text));
     this.#list.append(line);
     while (this.#list.children.length > LOG_LINES) this.#list.firstChild.remove();
     this.#list.scrollTop = this.#list.scrollHeight;
@@ -219,12 +220,13 @@ class Streaming {
   /** Follow to the end. Resolves with the last view, or null when it can't be followed. */
   async run() {
     this.#opened = 0;
-    const task = follow(this.taskId, {
-      onView: (view) => this.#task === task && this.#show(view),
-      onConnection: (connection) => this.#task === task && this.#connection(connection),
-    });
-    this.#task = task;
+    let task;
     try {
+      task = follow(this.taskId, {
+        onView: (view) => this.#task === task && this.#show(view),
+        onConnection: (connection) => this.#task === task && this.#connection(connection),
+      });
+      this.#task = task;
       const view = await task.done;
       if (this.#task !== task) return null;
       this.#show(view);
@@ -262,7 +264,8 @@ class Streaming {
     this.view = view;
     if (view.text && this.first === undefined) this.first = performance.now() - this.#clock;
     this.#note(view);
-    this.#panel.set({ badge: undefined, note: undefined, bad: undefined, view, first: this.first, ...this.numbers });
+    const words = { badge: undefined, note: undefined, bad: undefined };
+    this.#panel.set({ ...words, view, first: this.first, ...this.numbers });
     this.#changed();
   }
 
@@ -278,7 +281,7 @@ class Streaming {
   /** Log what changed beside the text. */
   #note(view) {
     const { attempt = 0, cancel = false, state = "" } = this.#told;
-    if (view.attempt > attempt && attempt > 0) this.#log.add(`attempt ${view.attempt} began: the text begins anew`);
+    if (view.attempt > attempt && attempt > 0) this.#log.add(`attempt ${view.attempt}: the text begins anew`);
     if (view.cancel_requested && !cancel) this.#log.add("asked to stop");
     if (ENDS.has(view.state) && view.state !== state) {
       this.#log.add(`end: ${view.state}${view.error ? ` (${view.error.code})` : ""}, at ${view.position}`);
@@ -343,12 +346,12 @@ class Legacy {
     this.#asking = true;
     this.#numbers.requests++;
     try {
-      const answer = await fetch(here(`tasks/${encodeURIComponent(this.#taskId)}/status`), { cache: "no-store" });
+      const answer = await fetch(url(of(this.#taskId, "/status")), { cache: "no-store" });
       const text = await answer.text();
       this.#numbers.characters += text.length;
       if (this.#timer === undefined) return;
       if (answer.ok) this.#show(JSON.parse(text));
-      else this.#trouble(answer.status === 404 ? "The answer is 404" : `The answer was ${answer.status}`, answer.status === 404);
+      else this.#trouble(`The answer is ${answer.status}`, answer.status === 404);
     } catch {
       if (this.#timer !== undefined) this.#trouble("No answer");
     } finally {
@@ -361,14 +364,18 @@ class Legacy {
     if (view.text && this.#first === undefined) this.#first = performance.now() - this.#clock;
     const ended = ENDS.has(view.state);
     if (ended) this.close();
-    const link = ended ? "Stopped asking: the task has ended" : "Asks again every 2 s";
-    this.#panel.set({ view, badge: undefined, note: undefined, first: this.#first, ...this.#numbers, dot: ended ? "" : "on", link });
+    const link = ended
+      ? { dot: "", link: "Stopped asking: the task has ended" }
+      : { dot: "on", link: "Asks again every 2 s" };
+    const words = { badge: undefined, note: undefined };
+    this.#panel.set({ ...words, view, first: this.#first, ...this.#numbers, ...link });
     this.#changed();
   }
 
   #trouble(what, unknown = false) {
-    const waiting = unknown && !this.view ? { badge: "waiting", note: "Nobody has heard of this task yet." } : {};
-    this.#panel.set({ ...waiting, ...this.#numbers, dot: unknown ? "on" : "off", link: `${what}. Asks again every 2 s` });
+    const words = unknown && !this.view && { badge: "waiting", note: "Nobody has heard of this task yet." };
+    const link = { dot: unknown ? "on" : "off", link: `${what}. Asks again every 2 s` };
+    this.#panel.set({ ...words, ...this.#numbers, ...link });
   }
 }
 
@@ -390,16 +397,16 @@ function show(taskId, clock = performance.now()) {
   document.title = taskId ? `${taskId} · bridge` : "bridge";
   shown = null;
   if (taskId) {
-    const here = (shown = {
+    const one = (shown = {
       taskId,
       abort: new AbortController(),
       left: new Streaming(taskId, panels.left, log, clock, refresh),
       right: new Legacy(taskId, panels.right, clock, refresh),
       job: null,
     });
-    lookAtJob(here);
-    watch(here);
-    here.right.run();
+    lookAtJob(one);
+    watch(one);
+    one.right.run();
   } else {
     notice(demo ? "Start one above, or open any by its id." : "Open one by its id.");
     panels.left.set({ note: "Text appears here while it is written." });
@@ -409,24 +416,25 @@ function show(taskId, clock = performance.now()) {
 }
 
 /** Follow a task on the left, over the retries that the demonstration makes of a lost one. */
-async function watch(here) {
-  while (shown === here) {
-    const view = await here.left.run();
-    if (view?.error?.code !== "worker_lost" || !(await retried(here, view))) return;
+async function watch(one) {
+  while (shown === one) {
+    const view = await one.left.run();
+    if (view?.error?.code !== "worker_lost" || !(await retried(one, view))) return;
     log.add("the demonstration retries it");
-    here.right.run();
+    notice("");
+    one.right.run();
   }
 }
 
 /** Wait until a task whose worker was lost has begun anew; false when nobody will retry it. */
-async function retried(here, view) {
-  const { signal } = here.abort;
+async function retried(one, view) {
+  const { signal } = one.abort;
   while (!signal.aborted) {
-    await lookAtJob(here);
-    if (!here.job) return false;
-    const status = await ask("GET", `tasks/${here.taskId}/status?after=${view.position}`, signal);
+    await lookAtJob(one);
+    if (!one.job) return false;
+    const status = await ask(of(one.taskId, `/status?after=${view.position}`), signal);
     if (status.ok && status.body.attempt > view.attempt) return true;
-    if (here.job.state === "over") return false;
+    if (one.job.state === "over") return false;
     notice(`Its worker is lost. The demonstration retries it as attempt ${view.attempt + 1} …`);
     await pause(500, signal);
   }
@@ -434,11 +442,11 @@ async function retried(here, view) {
 }
 
 /** Ask the demonstration whether it has a worker for this task. */
-async function lookAtJob(here) {
+async function lookAtJob(one) {
   if (!demo) return;
-  const answer = await ask("GET", `demo/tasks/${here.taskId}`, here.abort.signal);
-  if (answer.ok) here.job = answer.body;
-  else if (answer.status === 404) here.job = null;
+  const answer = await ask(`demo/${of(one.taskId, "")}`, one.abort.signal);
+  if (answer.ok) one.job = answer.body;
+  else if (answer.status === 404) one.job = null;
   refresh();
 }
 
@@ -460,19 +468,18 @@ function refresh() {
     verdict(view, ended);
     const state = shown && known(view) ? `Task ${view.state}` : "";
     if (state !== spoken) say($("#spoken"), (spoken = state));
-    if (view?.state === "running" && $("#notice").textContent.includes("retries it")) notice("");
   });
 }
 
 /** The last word: that both clients have the same. */
 function verdict(view, ended) {
   const other = shown?.right.view;
-  const both = ended && other && ENDS.has(other.state) && other.position === view.position;
+  const both = Boolean(ended && other && ENDS.has(other.state) && other.position === view.position);
   const same = both && other.text === view.text;
-  const size = both ? count.format(view.text.length) : "";
-  say($("#verdict"), !both ? "" : same ? `Both ended with the same ${size} characters of text.` : "The two texts differ. That is a bug.");
-  $("#verdict").classList.toggle("good", Boolean(same));
-  $("#verdict").classList.toggle("bad", Boolean(both && !same));
+  const agreed = () => `Both ended with the same ${count.format(view.text.length)} characters of text.`;
+  say($("#verdict"), !both ? "" : same ? agreed() : "The two texts differ. That is a bug.");
+  $("#verdict").classList.toggle("good", same);
+  $("#verdict").classList.toggle("bad", both && !same);
 }
 
 function notice(text, bad = false) {
@@ -480,24 +487,21 @@ function notice(text, bad = false) {
   $("#notice").classList.toggle("bad", bad);
 }
 
-/** One request: `{ok, status, body}`, with the gateway's own words in `said` when it refuses. */
-async function ask(method, path, signal) {
-  return request(path, { method, signal });
-}
-
-async function post(path, body = {}) {
-  return request(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
-}
-
+/** One request: `{ok, status, body}`, and in `said` what people should know if it was refused. */
 async function request(path, options) {
   try {
-    const answer = await fetch(here(path), { cache: "no-store", ...options });
+    const answer = await fetch(url(path), { cache: "no-store", ...options });
     const body = await answer.json().catch(() => null);
-    return { ok: answer.ok, status: answer.status, body, said: body?.error?.message ?? `The gateway answered ${answer.status}.` };
+    const said = body?.error?.message ?? `The gateway answered ${answer.status}.`;
+    return { ok: answer.ok, status: answer.status, body, said };
   } catch {
     return { ok: false, status: 0, body: null, said: "The gateway doesn’t answer." };
   }
 }
+
+const ask = (path, signal) => request(path, { signal });
+const JSON_TYPE = { "content-type": "application/json" };
+const post = (path, body = {}) => request(path, { method: "POST", headers: JSON_TYPE, body: JSON.stringify(body) });
 
 /** What a button does to the task that is shown; `done` says what came of it. */
 function act(button, path, done) {
@@ -510,10 +514,10 @@ function act(button, path, done) {
   });
 }
 
-act("#stop", (id) => `tasks/${id}/cancel`, () => "The worker is asked to stop.");
-act("#drop", (id) => `demo/tasks/${id}/drop`, ({ dropped }) =>
+act("#stop", (id) => of(id, "/cancel"), () => "The worker is asked to stop.");
+act("#drop", (id) => `demo/${of(id, "/drop")}`, ({ dropped }) =>
   dropped ? "The gateway has cut the connection." : "There is no stream to cut now.");
-act("#kill", (id) => `demo/tasks/${id}/kill`, () =>
+act("#kill", (id) => `demo/${of(id, "/kill")}`, () =>
   `The worker is dead. Its lease runs out within ${demo.lease_seconds} s; then the task ends.`);
 
 /** Go to a task's address, as a link would. */
@@ -549,9 +553,11 @@ function offer(kinds) {
   for (const part of ["#start", "#drop", "#kill"]) $(part).hidden = false;
 }
 
-const answer = await ask("GET", "demo/");
+const answer = await ask("demo/");
 if (answer.ok && Array.isArray(answer.body?.kinds)) {
   demo = answer.body;
   offer(demo.kinds);
 }
+// Only now is it known what there is to see.
+$("main").hidden = false;
 show(asked());
