@@ -80,6 +80,8 @@ export interface FollowOptions {
   transport?: 'auto' | 'eventsource' | 'fetch' | 'poll'
   fetch?: typeof fetch
   EventSource?: new (url: string, options: { withCredentials: boolean }) => EventSourceLike
+  /** How long a stream may take to bring its first byte. Default 5; the gateway begins at once. */
+  openSeconds?: number
   /** How long a fetch stream may be silent. Default 45; the gateway's heartbeats come every 15 s. */
   silenceSeconds?: number
   /** How long a gateway that was reached may be away. Default 60. */

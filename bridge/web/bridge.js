@@ -194,7 +194,7 @@ const ms = (value) => {
   if (value == null) return null
   return isCount(value) && value <= LATEST_TIME ? new Date(value).toISOString() : undefined
 }
-const time = optional((value) => isText(value) && !Number.isNaN(Date.parse(value)))
+const time = optional((value) => /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value) && !Number.isNaN(Date.parse(value)))
 
 const PROGRESS = { progress: optional(isFraction), message: optional(isText) }
 const END = {
@@ -762,21 +762,14 @@ class Following {
   #stats = { requests: 0, connects: 0, characters: 0, way: null }
 
   constructor(taskId, options) {
-    const { after, transport = 'auto', baseUrl, patienceSeconds, silenceSeconds } = options
+    const { transport = 'auto', after, openSeconds, silenceSeconds, patienceSeconds } = options
     if (!TRANSPORTS.includes(transport)) {
-      throw new BridgeError(
-        'invalid_input',
-        `transport is one of ${TRANSPORTS.join(', ')} (got ${transport})`,
-      )
+      throw new BridgeError('invalid_input', `transport is one of ${TRANSPORTS.join(', ')} (got ${transport})`)
     }
+    const streams = transport !== 'poll'
     this.#options = options
-    this.#session = new Session(taskId, {
-      after,
-      patienceSeconds,
-      silenceSeconds,
-      streams: transport !== 'poll',
-    })
-    this.#base = new URL(`tasks/${taskId}/`, baseOf(baseUrl))
+    this.#session = new Session(taskId, { after, streams, openSeconds, silenceSeconds, patienceSeconds })
+    this.#base = new URL(`tasks/${taskId}/`, baseOf(options.baseUrl))
     this.#EventSource = eventSourceFor(options, transport)
     this.#view = this.#session.view.toJSON()
     this.done = Promise.resolve().then(() => this.#run())
