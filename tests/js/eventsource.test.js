@@ -122,6 +122,20 @@ test('a stream that brings it within a second is not mute, and text comes once',
   assert.equal(views.length, 1)
 })
 
+test('a stream that had brought something, and is then behind, may just be dead: it is opened anew', async () => {
+  const gateway = new Gateway(polled('7-2', { text: 'lo' }), polled('7-3', { text: '!' }), never)
+  const { task } = await page(gateway)
+  FakeEventSource.latest.open()
+  FakeEventSource.latest.emit('chunk', '7-1', { text: 'Hel' })
+  await pass(16)
+  assert.equal(task.view.text, 'Hello')
+  assert.equal(FakeEventSource.latest.url.split('/').at(-1), 'events?after=7-2')
+  FakeEventSource.latest.open()
+  await pass(4)
+  assert.equal(task.view.text, 'Hello!')
+  assert.equal(gateway.requests.at(-1), 'status?after=7-3&wait=25')
+})
+
 test('an event while the log is looked at makes the look void', async () => {
   let respond
   const gateway = new Gateway(() => new Promise((resolve) => (respond = resolve)))
