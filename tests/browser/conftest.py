@@ -1,0 +1,69 @@
+"""A browser, and the places that it goes to.
+
+The browser and the demonstration live as long as this folder's tests: while Playwright's driver runs, its
+event loop counts as the thread's running one, and the async tests of other folders could not run theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+import bridge
+from bridge.worker import process
+from tests.browser.places import Demo, demonstration, empty_site
+from tests.browser.windows import FLAGS, Windows
+from tests.tools import require_tool
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """The system's own Chromium, without a screen."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=require_tool("chromium"), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def windows(browser: Browser, tmp_path: Path) -> Iterator[Windows]:
+    """The test's own windows. An error in one that the test didn't expect fails it."""
+    windows = Windows(browser, tmp_path)
+    yield windows
+    errors = windows.close()
+    if errors:
+        pytest.fail("in the browser:\n" + "\n".join(errors), pytrace=False)
+
+
+@pytest.fixture
+def worker(redis_url: str) -> Iterator[None]:
+    """This process writes to the test's Redis."""
+    bridge.configure(bridge.Settings(redis_url=redis_url))
+    yield
+    process.reset()
+
+
+@pytest.fixture(scope="package")
+def running_demo() -> Iterator[Demo]:
+    """One demonstration for all: it takes seconds to start."""
+    with demonstration() as demo:
+        yield demo
+
+
+@pytest.fixture
+def demo(running_demo: Demo) -> Iterator[Demo]:
+    """A demonstration in which this process is a worker, too; afterwards its tasks are stopped."""
+    bridge.configure(bridge.Settings(redis_url=running_demo.redis_url))
+    yield running_demo
+    process.reset()
+    running_demo.stop_all()
+
+
+@pytest.fixture(scope="package")
+def site() -> Iterator[str]:
+    """The origin of somebody else's web site, whose pages are empty."""
+    with empty_site() as origin:
+        yield origin

@@ -1,0 +1,146 @@
+"""What a test sees and does in a browser: pages that are watched for errors, and the two sides of our page.
+
+Whatever a page logs as an error, and every exception that nothing caught, fails the test, unless the test
+said before its end that this belongs to what it does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+
+from tests.waiting import eventually
+
+FLAGS: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+)
+_DESKTOP: Final = {"width": 1200, "height": 900}
+
+
+class Windows:
+    """The pages that a test has open. All contexts are its own: no cache, no storage, no others' sockets."""
+
+    def __init__(self, browser: Browser, folder: Path) -> None:
+        self._browser = browser
+        self._folder = folder
+        self._contexts: list[BrowserContext] = []
+        self._expected: list[re.Pattern[str]] = []
+        self._errors: list[str] = []
+
+    def context(self, **options: Any) -> BrowserContext:
+        """A new profile, as of a user that was never here."""
+        context = self._browser.new_context(**{"viewport": _DESKTOP, **options})
+        context.set_default_timeout(20_000)
+        context.on("console", self._hear)
+        context.on("weberror", lambda error: self._errors.append(f"not caught: {error.error}"))
+        self._contexts.append(context)
+        return context
+
+    def open(self, url: str, context: BrowserContext | None = None, **options: Any) -> Page:
+        """A new tab, in a profile of its own unless told otherwise, that has loaded this address."""
+        page = (context or self.context(**options)).new_page()
+        page.goto(url)
+        return page
+
+    def expect(self, pattern: str) -> None:
+        """Let errors be that match this. They read ``TEXT at ADDRESS``, or ``not caught: TEXT``."""
+        self._expected.append(re.compile(pattern, re.DOTALL))
+
+    def shot(self, page: Page, name: str) -> None:
+        """Keep what is seen now, for people: in the test's folder, and in BRIDGE_SHOTS if that is set."""
+        # Transitions are over in it, and the caret doesn't blink.
+        file = self._folder / f"{name}.png"
+        page.screenshot(path=file, full_page=True, animations="disabled")
+        if chosen := os.environ.get("BRIDGE_SHOTS"):
+            Path(chosen).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, chosen)
+
+    def close(self) -> list[str]:
+        """Close all; returns the errors that nobody expected."""
+        for context in self._contexts:
+            context.close()
+        return [one for one in self._errors if not any(each.search(one) for each in self._expected)]
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "assert"):
+            self._errors.append(f"{message.text} at {message.location['url']}")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two clients on our page, as somebody sees it."""
+
+    page: Page
+    root: str
+
+    @property
+    def text(self) -> str:
+        """The task's text, exactly."""
+        return self._content(".text")
+
+    @property
+    def state(self) -> str:
+        return self._content(".badge")
+
+    @property
+    def note(self) -> str:
+        """The sentence below the text."""
+        return self._content(".note")
+
+    @property
+    def link(self) -> str:
+        """How it is connected, in words."""
+        return self._content(".said")
+
+    @property
+    def requests(self) -> int:
+        """How many requests it says that it made."""
+        return int(self._content(".requests").replace(",", "").replace("–", "0"))
+
+    @property
+    def log(self) -> list[str]:
+        """What its connection log says, without the times."""
+        return self.page.locator(f"{self.root} .log li span").all_text_contents()
+
+    def shows(self, text: str) -> None:
+        """Wait until exactly this text is there."""
+        eventually(lambda: self._same(text), timeout=20)
+
+    def ends(self, state: str) -> None:
+        """Wait until it says that the task has ended so."""
+        eventually(lambda: self._is(state), timeout=30)
+
+    def _same(self, text: str) -> bool:
+        seen = self.text
+        assert seen == text, f"{len(seen)} characters, not {len(text)}: …{seen[-60:]!r}"
+        return True
+
+    def _is(self, state: str) -> bool:
+        assert self.state == state, f"{self.state!r}: {self.note} {self.link}"
+        return True
+
+    def _content(self, selector: str) -> str:
+        content: str = self.page.locator(f"{self.root} {selector}").evaluate("node => node.textContent")
+        return content
+
+
+def left(page: Page) -> Side:
+    """The side that streams."""
+    return Side(page, "#stream")
+
+
+def right(page: Page) -> Side:
+    """The side that polls."""
+    return Side(page, "#legacy")
