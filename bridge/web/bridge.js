@@ -55,8 +55,8 @@ const [CR, LF] = [13, 10];
 /** Turns the bytes of one event stream, cut anywhere, into frames `{event, data, id}`.
  *
  * A line ends with CR, LF or CRLF and with nothing else; to decode each line gives the same as to decode the
- * stream. `lastEventId` is that of the last blank line; `retryMs` what the server asked for, or null. A line or
- * an event of more than `maxBytes` is an error, after which the decoder is of no use.
+ * stream. `lastEventId` is that of the last blank line; `retryMs` what the server asked for, or null. A line
+ * or an event of more than `maxBytes` is an error, after which the decoder is of no use.
  */
 export class Decoder {
   lastEventId;
@@ -444,8 +444,8 @@ const POLL_HEADERS = { "Cache-Control": "no-cache", Accept: "application/json" }
  *
  * Whoever does the I/O asks `next` for each request. For a stream, `answered` is told the response's head and
  * `receive` each piece of its body; for a poll, `polled` is told all at once, and `pause` says how long to
- * wait. What goes wrong, and a stream that ends before the session is `done`, goes to `failed`, which says how
- * long to wait, or throws what won't pass. With `after`, the view holds only the text after that position.
+ * wait. What goes wrong, and a stream that ends before the session is `done`, goes to `failed`, which says
+ * how long to wait, or throws what won't pass. With `after`, the view holds only the text after it.
  */
 export class Session {
   done = false;

@@ -139,6 +139,7 @@ TASK_MEMBERS = ["state", "attempt", "cancel_requested", "created_at", "started_a
 TEXT_MEMBERS = ["text", "field", "progress", "message", "name", "value", "__proto__"]
 END_MEMBERS = ["error", "result", "usage", "length", "truncated"]
 MEMBERS = st.sampled_from([*TASK_MEMBERS, *TEXT_MEMBERS, *END_MEMBERS])
+BLANK = View("job").as_dict()
 GOOD: dict[str, dict[str, Any]] = {
     "state": {"state": "running"},
     "chunk": {"text": "a"},
@@ -179,10 +180,17 @@ def test_both_refuse_what_is_no_object(node: Node, data: str) -> None:
 
 
 @RELAXED
-@given(st.dictionaries(st.sampled_from(sorted(View("job").as_dict())), SAMPLES, max_size=3))
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(BLANK)), SAMPLES.filter(lambda value: value or value is None), max_size=3
+    )
+)
 def test_both_refuse_the_same_polls(node: Node, members: dict[str, Any]) -> None:
-    """A poll's answer is checked as events are: that of an ended task, where everything counts."""
-    view = {**View("job").as_dict(), **members, "state": "failed", "position": "7-3", "reset": False}
+    """A poll's answer is checked as events are: that of an ended task, where everything counts.
+
+    (Not so False, 0 and "" one for the other: to Python they are equal, and what is equal is no news.)
+    """
+    view = {**BLANK, **members, "state": "failed", "position": "7-3", "reset": False}
     steps = [("stream", wire_one("7-2", Chunk("a"))), ("poll", json.dumps(view).encode())]
     assert node.fold(steps) == fold(steps)
 
