@@ -213,7 +213,7 @@ const VIEW = {
 };
 
 /** The kinds of event that a gateway sends, each by its name. */
-export const KINDS = [...EVENTS.keys()];
+export const KINDS = Object.freeze([...EVENTS.keys()]);
 
 /** The known members of a JSON text, by what `table` says of them. */
 function read(json, table, what) {
