@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,11 +19,15 @@ import pytest
 JS = Path(__file__).parent / "js"
 """Scripts for node; `make test` installs their packages here."""
 
-# Daemons live where a normal user's PATH doesn't look.
-_SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+# Daemons live where a normal user's PATH doesn't look, and programs from the lock file in our environment.
+_SEARCH_PATH = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", str(Path(sys.executable).parent)]
+)
 _PROGRAM_NAMES = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "chromedriver": ("chromedriver", "chromium.chromedriver"),
+    # kubectl has a kustomize inside; Debian 12's is too old to know components.
+    "kustomize": ("kustomize", "kubectl"),
 }
 _FILES = {
     "eventsource": (JS / "node_modules" / "eventsource" / "package.json",),
