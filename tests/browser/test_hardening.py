@@ -1,0 +1,85 @@
+"""What a task says is shown, never run, wherever on the page it stands."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import bridge
+from tests.browser.windows import Windows, left, right
+from tests.gateway.running import running
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker")]
+
+NO_DEMO = r"404 \(Not Found\) at http://127\.0\.0\.1:\d+/demo/$"
+PWNED = "window.pwned = (window.pwned || 0) + 1"
+ATTACK = (
+    f"<script>{PWNED}</script><img src=x onerror='{PWNED}'><svg onload='{PWNED}'></svg>"
+    f"</div></body><iframe srcdoc='<script>parent.{PWNED}</script>'></iframe>"
+    f'<a href="javascript:{PWNED}">\u202e&lt;b&gt;</a>\x00\x1b[31m<!-- ]]> {{{{7*7}}}} ${{7*7}} </textarea>'
+)
+"""What was ever run by a page that sets text as HTML, in one text."""
+MADE = "script:not([src]), img, svg, iframe, a"
+
+
+def test_scripts_are_shown_and_not_run(windows: Windows, redis_url: str) -> None:
+    """Text, other fields, their names, data, result, progress message and error message: all stay text."""
+    windows.expect(NO_DEMO)
+    with running(redis_url, page=True) as gateway:
+        with bridge.task("job-1") as task:
+            page = windows.open(f"{gateway.url}/?task=job-1")
+            task.report_progress(ATTACK)
+            task.report_progress(ATTACK, field="reasoning")
+            task.report_progress(0.5, message=ATTACK)
+            task.report_progress(name="__proto__", value={"__proto__": {"polluted": ATTACK}})
+            task.report_progress(name="sources", value=[ATTACK])
+            left(page).shows(ATTACK)
+            task.fail("attack", ATTACK, result={"html": ATTACK})
+        for side in (left(page), right(page)):
+            side.ends("failed")
+            side.shows(ATTACK)
+            assert ATTACK in side.note
+            page.locator(f"{side.root} .more summary").click()
+            names = page.locator(f"{side.root} .more dt").all_text_contents()
+            assert sorted(names) == ["__proto__", "reasoning", "result", "sources"]
+            assert page.locator(f"{side.root} .more dd").first.evaluate("one => one.textContent") == ATTACK
+            message = page.locator(f"{side.root} .message").evaluate("one => one.textContent")
+            assert message == ATTACK
+        windows.shot(page, "attack")
+        assert page.locator(f"main >> css={MADE}").count() == 0
+        # A script or a handler would have run by the next frame but one.
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert page.evaluate("() => [window.pwned, {}.polluted]") == [None, None]
+
+
+@pytest.mark.parametrize(
+    "task_id",
+    [
+        f"%3Cscript%3E{PWNED}%3C/script%3E",
+        "../../healthz%3F",
+        "//evil.example/x",
+        "https://evil.example/x%23",
+    ],
+    ids=["script", "path", "host", "address"],
+)
+def test_an_address_that_is_an_attack(windows: Windows, redis_url: str, task_id: str) -> None:
+    """Anything but a task's id in the page's address is shown as text, and makes the page ask for nothing but
+    the status of such a task, of its own gateway.
+    """
+    windows.expect(NO_DEMO)
+    windows.expect(r"404 \(Not Found\) at http://127\.0\.0\.1:\d+/tasks/[^/]+/status$")
+    with running(redis_url, page=True) as gateway:
+        asked: list[str] = []
+        page = windows.context().new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{gateway.url}/?task={task_id}")
+        eventually(lambda: page.locator("#which").text_content() == page.locator("#task").input_value())
+        eventually(lambda: "A task id is" in left(page).note or "a task id is" in left(page).note)
+        windows.shot(page, "not-an-id")
+        assert page.evaluate("() => window.pwned") is None
+    known = re.compile(
+        rf"{gateway.url}/(\?.*|page\.(css|js|svg)|bridge\.js|favicon\.ico|demo/|tasks/[^/]+/status)"
+    )
+    assert [url for url in asked if not known.fullmatch(url)] == []

@@ -1,0 +1,137 @@
+"""The page while the network, the gateway or somebody in between behaves badly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import Popen
+
+import pytest
+
+import bridge
+from tests.browser.windows import Windows, left, right
+from tests.client.buffering import buffering
+from tests.gateway.running import running
+from tests.processes import program
+from tests.proxy import proxy
+from tests.servers import free_port
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker")]
+
+NO_DEMO = r"404 \(Not Found\) at http://127\.0\.0\.1:\d+/demo/$"
+"""The page asks whether there is a demonstration; browsers log such an answer as an error."""
+NO_NETWORK = r"net::ERR_\S+ at http://127\.0\.0\.1:\d+/tasks/job-1/(events|status)"
+
+
+@contextmanager
+def gateway_process(port: int, redis_url: str) -> Iterator[Popen[bytes]]:
+    """A `bridge serve` that listens."""
+    env = {"BRIDGE_PAGE": "on", "BRIDGE_REDIS_URL": redis_url, "BRIDGE_DRAIN_SECONDS": "0.5"}
+    with program("serve", "--port", str(port), env=env, stderr=None) as process:
+        assert process.stdout is not None
+        assert b"gateway at" in process.stdout.readline()
+        yield process
+
+
+def test_the_network_is_gone_for_a_while(windows: Windows, redis_url: str) -> None:
+    """A page whose browser was offline in the midst of a task ends with exactly the worker's text."""
+    windows.expect(NO_DEMO)
+    windows.expect(NO_NETWORK)
+    with running(redis_url, page=True) as gateway:
+        with bridge.task("job-1") as task:
+            page = windows.open(f"{gateway.url}/?task=job-1")
+            task.report_progress("before, ")
+            left(page).shows("before, ")
+            page.context.set_offline(True)
+            # That alone lets a stream go on that is open; with a real network it would break, too.
+            gateway.inside(lambda: gateway.hub.cut("job-1"))
+            eventually(lambda: any(line.startswith("dropped") for line in left(page).log))
+            task.report_progress("meanwhile, ")
+            eventually(lambda: "No answer" in right(page).link)
+            assert left(page).text == "before, "
+            windows.shot(page, "offline")
+            page.context.set_offline(False)
+            left(page).shows("before, meanwhile, ")
+            task.report_progress("after")
+            left(page).shows("before, meanwhile, after")
+        left(page).ends("succeeded")
+        right(page).ends("succeeded")
+        assert left(page).text == right(page).text == "before, meanwhile, after"
+        assert gateway.get("/tasks/job-1/status").json()["text"] == left(page).text
+
+
+def test_a_connection_that_is_dead_without_a_word(windows: Windows, redis_url: str) -> None:
+    """When bytes vanish and nobody closes, as behind a router that forgot, the page finds out by itself."""
+    windows.expect(NO_DEMO)
+    # What polls like a client from before may wait for its answer until the end.
+    windows.expect(NO_NETWORK)
+    with running(redis_url, page=True) as gateway, proxy(gateway.url) as relay:
+        with bridge.task("job-1") as task:
+            page = windows.context().new_page()
+            page.clock.install()
+            page.goto(f"{relay.http}/?task=job-1")
+            task.report_progress("one ")
+            left(page).shows("one ")
+            relay.silence(links=None, way=None)
+            task.report_progress("two")
+            # The page looks after its stream when it was quiet for a while.
+            page.clock.fast_forward(20_000)
+            left(page).shows("one two")
+        left(page).ends("succeeded")
+        assert left(page).text == "one two"
+
+
+def test_the_gateway_is_killed_and_restarted(windows: Windows, redis_url: str) -> None:
+    """While there is no gateway the page keeps its text and says that it is away; when there is one again, on
+    the same port, it goes on behind what it has. So it does after one that ended in order.
+    """
+    windows.expect(NO_DEMO)
+    windows.expect(NO_NETWORK)
+    port = free_port()
+    with bridge.task("job-1") as task:
+        with gateway_process(port, redis_url) as gateway:
+            page = windows.open(f"http://127.0.0.1:{port}/?task=job-1")
+            task.report_progress("one ")
+            left(page).shows("one ")
+            gateway.kill()
+        eventually(lambda: any(line.startswith("dropped") for line in left(page).log))
+        eventually(lambda: "No answer" in right(page).link)
+        task.report_progress("two ")
+        assert left(page).text == "one "
+        windows.shot(page, "gateway-away")
+        with gateway_process(port, redis_url) as gateway:
+            left(page).shows("one two ")
+            gateway.terminate()
+            gateway.wait(20)
+        task.report_progress("three")
+        with gateway_process(port, redis_url):
+            left(page).shows("one two three")
+            task.finish()
+            left(page).ends("succeeded")
+            right(page).ends("succeeded")
+            assert right(page).text == left(page).text
+    assert sum(line.startswith("resumed") for line in left(page).log) == 2
+
+
+@pytest.mark.parametrize("passes_head", [False, True], ids=["all held back", "the head passes"])
+def test_a_proxy_that_buffers(windows: Windows, redis_url: str, passes_head: bool) -> None:
+    """Where streams are held back the page asks instead, and its text grows all the same."""
+    windows.expect(NO_DEMO)
+    with (
+        running(redis_url, page=True) as gateway,
+        buffering(gateway.address, passes_head=passes_head) as between,
+    ):
+        with bridge.task("job-1") as task:
+            task.report_progress("one ")
+            page = windows.open(f"{between.url}/?task=job-1")
+            left(page).shows("one ")
+            task.report_progress("two ")
+            left(page).shows("one two ")
+            eventually(lambda: "long polls" in left(page).link)
+            windows.shot(page, f"long-polls-{'head-passes' if passes_head else 'nothing-passes'}")
+            task.report_progress("three")
+            left(page).shows("one two three")
+            assert left(page).state == "running"
+        left(page).ends("succeeded")
+        assert left(page).text == "one two three"
