@@ -762,7 +762,7 @@ class Following {
       throw invalid(`transport is one of ${TRANSPORTS.join(", ")} (got ${transport})`);
     }
     const streams = transport !== "poll";
-    this.#options = options;
+    this.#options = { ...options };
     this.#session = new Session(taskId, { after, streams, openSeconds, silenceSeconds, patienceSeconds });
     this.#base = new URL(`tasks/${taskId}/`, baseOf(options.baseUrl));
     this.#EventSource = eventSourceFor(options, transport);
