@@ -84,7 +84,7 @@ export interface FollowOptions {
   openSeconds?: number
   /** How long a fetch stream may be silent. Default 45; the gateway's heartbeats come every 15 s. */
   silenceSeconds?: number
-  /** How long a gateway that was reached may be away. Default 60. */
+  /** How long a gateway that was reached, or that this module came from, may be away. Default 60. */
   patienceSeconds?: number
 }
 
@@ -177,6 +177,8 @@ export class Session {
       after?: string | null
       /** Whether streams are tried at all. */
       streams?: boolean
+      /** Whether the gateway is known to be there, so that its absence will pass. */
+      reached?: boolean
       openSeconds?: number
       silenceSeconds?: number
       patienceSeconds?: number

@@ -15,8 +15,9 @@
 //    our own epoch. The `end` of a forgotten task has the id `0-1` and counts from anywhere.
 // 3. Resume from what was complete: an event that was cut off is forgotten with its connection.
 // 4. Come back politely: first as the server asked (`retry:`), then twice as long each time, jittered.
-// 5. Give up only when there is nobody: a gateway that was never reached fails at once, one that was reached
-//    may be away for `patienceSeconds`, one that opens streams is waited for as long as it takes.
+// 5. Give up only when there is nobody: a gateway that was never reached fails at once, one that was reached,
+//    or that this module came from, may be away for `patienceSeconds`, one that opens streams is waited for
+//    as long as it takes.
 // 6. Three ways, the best that gets through: a stream, long polls, polls. A stream that is kept back by
 //    somebody in between shows nothing at all, not even the `retry:` that the gateway begins with.
 // 7. And back: from polls a stream is tried again after a minute, then ever more rarely.
@@ -445,7 +446,8 @@ const POLL_HEADERS = { "Cache-Control": "no-cache", Accept: "application/json" }
  * Whoever does the I/O asks `next` for each request. For a stream, `answered` is told the response's head and
  * `receive` each piece of its body; for a poll, `polled` is told all at once, and `pause` says how long to
  * wait. What goes wrong, and a stream that ends before the session is `done`, goes to `failed`, which says
- * how long to wait, or throws what won't pass. With `after`, the view holds only the text after it.
+ * how long to wait, or throws what won't pass. With `after`, the view holds only the text after it; `reached`
+ * says that the gateway is known to be there.
  */
 export class Session {
   done = false;
@@ -459,11 +461,11 @@ export class Session {
   #retryAfter = 0;
   #asked = 0;
   #opened = null;
-  #reached = false;
+  #reached;
   #awaySince = null;
   #unknownSince = null;
 
-  constructor(taskId, { after = null, streams = true, ...options } = {}) {
+  constructor(taskId, { after = null, streams = true, reached = false, ...options } = {}) {
     // "." and ".." are steps in a path.
     if (!isText(taskId) || !TASK_ID.test(taskId) || taskId === "." || taskId === "..") {
       throw invalid("a task id is 1-200 characters of A-Z a-z 0-9 . _ : ~ -");
@@ -474,6 +476,7 @@ export class Session {
     this.#options = { ...TIMES, ...Object.fromEntries(given) };
     this.view = new View(taskId);
     this.view.position = position;
+    this.#reached = reached;
     this.#ways = new Ways(streams);
     this.#backoff = new Backoff(this.#options.jitter);
   }
@@ -763,7 +766,10 @@ class Following {
     }
     const streams = transport !== "poll";
     this.#options = { ...options };
-    this.#session = new Session(taskId, { after, streams, openSeconds, silenceSeconds, patienceSeconds });
+    // Where nobody says where the gateway is, it is the one that this module came from.
+    const reached = options.baseUrl === undefined;
+    const times = { openSeconds, silenceSeconds, patienceSeconds };
+    this.#session = new Session(taskId, { after, streams, reached, ...times });
     this.#base = new URL(`tasks/${taskId}/`, baseOf(options.baseUrl));
     this.#EventSource = eventSourceFor(options, transport);
     this.#view = this.#session.view.toJSON();

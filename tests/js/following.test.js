@@ -123,3 +123,13 @@ function run(one, bytewise) {
 for (const one of casesOf('following.yaml')) {
   for (const bytewise of [false, true]) test(`${one.name}${bytewise ? ', bytewise' : ''}`, () => run(one, bytewise))
 }
+
+test('a gateway that is known to be there is waited for from the first request on', () => {
+  let now = 0
+  const session = new Session('job', { reached: true, patienceSeconds: 60, clock: () => now, jitter: () => 1 })
+  session.next()
+  isAbout(session.failed(away('broken')), 1)
+  now = 61
+  session.next()
+  assert.throws(() => session.failed(away('broken')), { name: 'BridgeError', code: 'unavailable' })
+})
