@@ -73,9 +73,11 @@ def test_services_lead_to_ports_of_their_pods(rendered: Rendered) -> None:
 
 
 def test_the_gateway_listens_where_its_port_says(rendered: Rendered) -> None:
-    """The port of the container is the port of the settings."""
+    """The port of the container is the port of the settings, and commands run inside of it find it there."""
     for bridge in rendered.bridges:
-        assert [port["containerPort"] for port in bridge.container["ports"]] == [bridge.settings.port]
+        settings = bridge.settings
+        assert [port["containerPort"] for port in bridge.container["ports"]] == [settings.port]
+        assert settings.gateway_url == f"http://127.0.0.1:{settings.port}{settings.base_path}"
 
 
 def test_ingresses_lead_to_services(rendered: Rendered) -> None:
