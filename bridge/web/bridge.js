@@ -28,6 +28,9 @@
 // 10. A view that was handed out is never changed. Whoever is slow skips views, but never the last.
 // 11. Names that come from the task (fields, data) never become keys by assignment: "__proto__" is a name
 //    like others. Nothing here touches a document, and text stays text.
+// 12. Browsers keep six connections to a host that speaks HTTP/1.1, for all tabs together: were they all held,
+//    not even a page would load any more. So whatever holds one for long takes a seat first, of which there
+//    are four. Without one there are only short polls, until a seat is free.
 
 // --- Errors ------------------------------------------------------------------------------------------------
 
@@ -682,6 +685,8 @@ function refusal(status, body) {
 const CHECK_SECONDS = [3, 6, 12, 15]; // how long an EventSource may bring nothing before one looks, each time
 const LATE_SECONDS = 1; // how long a stream may be behind what a poll has seen
 const REOPEN_SECONDS = 20; // how long the browser's own reconnect may take
+const SEATS = 4; // what may hold a connection for long, in all tabs of a browser together
+const NO_SEAT = "as many streams as the browser can hold are open already";
 const MUTE = "nothing comes through: somebody in between may hold the stream back";
 const LATE_ANSWER = "the gateway didn't answer in time";
 const TRANSPORTS = ["auto", "eventsource", "fetch", "poll"];
@@ -858,8 +863,14 @@ class Following {
   /** One stream or poll; the seconds to wait before the next. */
   async #once() {
     const request = this.#session.next();
+    const seat = request.way === "poll" ? null : await takeSeat(this.#base.origin);
+    const held = request.way === "poll" || seat !== null;
+    if (request.way === "stream" && !held) return this.#session.failed(unavailable(NO_SEAT, { kind: "mute" }));
+    // A long poll that doesn't wait is answered at once, and the session pauses as after any other.
+    if (!held) delete request.query.wait;
     const line = (this.#line = new Line());
-    this.#stats.way = request.way !== "stream" ? request.way : this.#EventSource ? "eventsource" : "fetch";
+    const streamed = this.#EventSource ? "eventsource" : "fetch";
+    this.#stats.way = request.way === "stream" ? streamed : held ? request.way : "poll";
     if (request.way === "stream" || !this.#told.startsWith("open")) this.#tell("connecting");
     try {
       if (request.way !== "stream") return await this.#poll(request, line);
@@ -875,6 +886,7 @@ class Following {
     } finally {
       line.cut();
       this.#line = null;
+      seat?.();
     }
   }
 
@@ -1123,6 +1135,38 @@ function eventSourceFor(options, transport) {
   }
   // Who brings a fetch of their own wants it to be used.
   return fits && (options.EventSource || !options.fetch) ? EventSource : null;
+}
+
+/** Takes one of the seats at this host (rule 12): a function that leaves it, or null when there is none.
+ *
+ * Locks are shared by all tabs of an origin, and those of a closed tab are free again. Where there are none
+ * (outside of browsers, and on pages of plain http:// but localhost) there is always a seat.
+ */
+async function takeSeat(origin) {
+  const page = globalThis.document ?? globalThis.WorkerGlobalScope;
+  const locks = page && globalThis.navigator?.locks;
+  if (!locks || speaksHttp2(origin)) return () => {};
+  const options = { ifAvailable: true };
+  for (let number = 1; number <= SEATS; number++) {
+    const seat = await new Promise((resolve) => {
+      const name = `bridge ${origin} ${number}`;
+      // A lock is held until the promise that its callback returns is resolved, which is to leave the seat.
+      const take = (lock) => lock && new Promise(resolve);
+      // Without a lock that is done at once; a page that may not have any gets an error, and its seat.
+      locks.request(name, options, take).then(
+        () => resolve(null),
+        () => resolve(() => {}),
+      );
+    });
+    if (seat) return seat;
+  }
+  return null;
+}
+
+/** Whether all requests to this host share one connection, as far as the browser tells. */
+function speaksHttp2(origin) {
+  const entries = ["navigation", "resource"].flatMap((type) => performance.getEntriesByType(type));
+  return entries.some(({ name, nextHopProtocol }) => name.startsWith(`${origin}/`) && /^h[23]/.test(nextHopProtocol));
 }
 
 function newChange() {
