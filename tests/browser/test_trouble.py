@@ -121,17 +121,74 @@ def test_a_proxy_that_buffers(windows: Windows, redis_url: str, passes_head: boo
     with (
         running(redis_url, page=True) as gateway,
         buffering(gateway.address, passes_head=passes_head) as between,
+        bridge.task("job-1") as task,
     ):
-        with bridge.task("job-1") as task:
-            task.report_progress("one ")
-            page = windows.open(f"{between.url}/?task=job-1")
-            left(page).shows("one ")
-            task.report_progress("two ")
-            left(page).shows("one two ")
-            eventually(lambda: "long polls" in left(page).link)
-            windows.shot(page, f"long-polls-{'head-passes' if passes_head else 'nothing-passes'}")
-            task.report_progress("three")
-            left(page).shows("one two three")
-            assert left(page).state == "running"
+        task.report_progress("one ")
+        page = windows.context().new_page()
+        page.clock.install()
+        page.goto(f"{between.url}/?task=job-1")
+
+        eventually(lambda: left(page).link.startswith("Connected" if passes_head else "Connecting"))
+        # The seconds that it gives a stream pass at once here.
+        page.clock.fast_forward(5_000)
+        left(page).shows("one ")
+        task.report_progress("two ")
+        left(page).shows("one two ")
+        assert left(page).state == "running"
+        assert "long polls" in left(page).link
+        windows.shot(page, "long-polls")
+        task.report_progress("three")
+        task.finish()
         left(page).ends("succeeded")
         assert left(page).text == "one two three"
+
+
+def test_more_tabs_than_connections(windows: Windows, redis_url: str) -> None:
+    """Browsers keep six connections to a host, and a stream holds one for as long as its task runs. With more
+    tabs than that every one still loads, shows what is written while it is written, and can stop its task.
+    """
+    windows.expect(NO_DEMO)
+    context = windows.context()
+    with running(redis_url, page=True) as gateway:
+        with bridge.task("job-1") as task:
+            task.report_progress("one ")
+            tabs = [windows.open(f"{gateway.url}/?task=job-1", context) for _ in range(7)]
+            for tab in tabs:
+                left(tab).shows("one ")
+            task.report_progress("two ")
+            for tab in tabs:
+                left(tab).shows("one two ")
+                right(tab).shows("one two ")
+            ways = [left(tab).link for tab in tabs]
+            assert sum("EventSource" in way for way in ways) == 4
+            windows.shot(tabs[-1], "seventh-tab")
+            tabs[-1].locator("#stop").click()
+            eventually(lambda: not task.report_progress("three"))
+        for tab in tabs:
+            left(tab).ends("cancelled")
+            assert left(tab).text == gateway.get("/tasks/job-1/status").json()["text"]
+
+
+def test_many_tasks_on_one_page(windows: Windows, redis_url: str) -> None:
+    """A page may follow more tasks than its browser has connections: all their texts arrive."""
+    windows.expect(r"404 \(Not Found\) at http://127\.0\.0\.1:\d+/favicon\.ico$")
+    names = [f"job-{number}" for number in range(1, 11)]
+    with running(redis_url, page=True) as gateway:
+        page = windows.open(f"{gateway.url}/page.css")
+        tasks = [bridge.task(name, bind=False).start() for name in names]
+        page.evaluate(
+            """async (names) => {
+                const { follow } = await import("./bridge.js");
+                window.tasks = names.map((name) => follow(name));
+            }""",
+            names,
+        )
+        texts = "() => tasks.map((task) => task.view.text)"
+        for part in ("one ", "two "):
+            for task in tasks:
+                task.report_progress(f"{task.id} {part}")
+        eventually(lambda: page.evaluate(texts) == [f"{name} one {name} two " for name in names], timeout=20)
+        for task in tasks:
+            task.finish()
+        states = page.evaluate("() => Promise.all(tasks.map(async (task) => (await task.done).state))")
+        assert states == ["succeeded"] * len(names)
