@@ -865,6 +865,10 @@ class Following {
     const request = this.#session.next();
     const seat = request.way === "poll" ? null : await takeSeat(this.#base.origin);
     const held = request.way === "poll" || seat !== null;
+    if (this.#closing) {
+      seat?.();
+      return 0;
+    }
     if (request.way === "stream" && !held) return this.#session.failed(unavailable(NO_SEAT, { kind: "mute" }));
     // A long poll that doesn't wait is answered at once, and the session pauses as after any other.
     if (!held) delete request.query.wait;

@@ -402,3 +402,29 @@ test('an address may be written with or without its last slash, and as a URL', a
     task.close()
   }
 })
+
+test('close() while a seat is sought begins no stream, and leaves the seat', async () => {
+  const held = new Set()
+  const locks = {
+    async request(name, options, take) {
+      await settled()
+      held.add(name)
+      await take({ name })
+      held.delete(name)
+    },
+  }
+  const page = { document: { addEventListener() {}, removeEventListener() {} }, navigator: { locks } }
+  const before = Object.getOwnPropertyDescriptors(globalThis)
+  for (const [name, value] of Object.entries(page)) Object.defineProperty(globalThis, name, { value, configurable: true })
+  const gateway = new Gateway(stream())
+  const { task } = watch({ fetch: gateway.fetch })
+  await Promise.resolve()
+  task.close()
+  await task.done
+  await settled()
+  for (const name of Object.keys(page)) {
+    if (before[name]) Object.defineProperty(globalThis, name, before[name])
+    else delete globalThis[name]
+  }
+  assert.deepEqual([gateway.requests, [...held]], [[], []])
+})
