@@ -3,27 +3,25 @@
 The command line's options, `docs/settings.md` and the environment variables are made from this table.
 A setting `heartbeat_seconds` is read from `BRIDGE_HEARTBEAT_SECONDS`; flags go before the environment,
 the environment before the default. `redis_url` also looks at `REDIS_URL`, after `BRIDGE_REDIS_URL`.
+`BRIDGE_…_FILE` names a file that holds the value. Secrets have no flags, which everybody on the machine can
+see, and are never printed: not by `repr`, nor in an error.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Final, Self
 
+from bridge import checks
 from bridge.errors import SettingsError
 
 _WORDS: Final = {"1": True, "true": True, "yes": True, "on": True,
                  "0": False, "false": False, "no": False, "off": False}  # fmt: skip
 _SWITCHES: Final = {True: "on", False: "off"}
-
-# https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin; other schemes than
-# http are those of apps: capacitor://localhost, chrome-extension://…
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
-_USUAL_PORT: Final = re.compile(r"^http:.*:80$|^https:.*:443$")
 
 
 def _setting(
@@ -33,11 +31,15 @@ def _setting(
     least: float = -math.inf,
     most: float | None = None,
     also: tuple[str, ...] = (),
+    wrong: Callable[[str], str] = lambda _: "",
+    secret: bool = False,
 ) -> Any:
+    """`wrong` says of a text what it must be instead, or nothing."""
     if most is None:
         # Times end where Redis and the timers of the system still know them: at 30 years.
         most = 1e9 if isinstance(default, float) else 2**53
-    return field(default=default, metadata={"help": text, "least": least, "most": most, "also": also})
+    metadata = {"help": text, "least": least, "most": most, "also": also, "wrong": wrong, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,9 @@ class Settings:
         also=("REDIS_URL",),
     )
     prefix: str = _setting(
-        "bridge:", "What every key and channel name in Redis begins with. The same for workers and gateways."
+        "bridge:",
+        "What every key and channel name in Redis begins with. The same for workers and gateways.",
+        wrong=checks.wrong_prefix,
     )
     gateway_url: str = _setting(
         "http://127.0.0.1:8620", "Where `bridge tail`, `status` and `cancel` find the gateway."
@@ -89,15 +93,74 @@ class Settings:
 
     host: str = _setting("127.0.0.1", "The address that the gateway listens on.")
     port: int = _setting(8620, "The port that the gateway listens on. 0: any free one.", least=0, most=65535)
-    base_path: str = _setting("", "A path that stands before every path of the gateway, such as `/bridge`.")
+    base_path: str = _setting(
+        "",
+        "A path that stands before every path of the gateway, such as `/bridge`.",
+        wrong=checks.wrong_base_path,
+    )
     page: bool = _setting(
         False,
-        "Serve the page at `/`, which shows a task as it grows. It shows any task to whoever knows its id.",
+        "Serve the page at `/`, which shows a task as it grows, to whoever may see that task.",
     )
     cors_origins: str = _setting(
         "",
         "The web pages of other origins that may read the gateway's answers: `https://app.example` and the"
         " like, with commas or spaces between them, or `*` for all, which then can't send credentials.",
+        wrong=checks.wrong_origins,
+    )
+
+    auth: str = _setting(
+        "none",
+        "Who decides which tasks a request may see: `jwt` (tickets and tokens), `forward` (your app is"
+        " asked), or both: the first that knows the credentials decides. `none`: everybody sees all.",
+        wrong=checks.wrong_auth,
+    )
+    insecure: bool = _setting(
+        False, "Allow auth `none` on an address that others can reach. They then see and cancel every task."
+    )
+    ticket_keys: str = _setting(
+        "",
+        "The key that tickets are signed with, at least 32 bytes without spaces; the same for gateways and"
+        " for who issues tickets. With two, the first signs and both are valid: so they can be exchanged.",
+        wrong=checks.wrong_ticket_keys,
+        secret=True,
+    )
+    jwt_keys: str = _setting(
+        "",
+        "The keys of your own tokens, with spaces between them: secrets for HS algorithms, else public keys"
+        " as PEM. `file:/path` stands for what is in that file.",
+        secret=True,
+    )
+    jwt_algorithms: str = _setting(
+        "HS256",
+        "The algorithms that your own tokens may be signed with: HS256 and the like, or RS256, ES256, EdDSA"
+        " and the like.",
+        wrong=checks.wrong_algorithms,
+    )
+    jwt_jwks_url: str = _setting(
+        "",
+        "Where the public keys of your own tokens are published as a JSON Web Key Set: https://, or http://"
+        " on this machine.",
+        wrong=checks.wrong_jwks_url,
+    )
+    jwt_issuer: str = _setting("", "Who must have issued your own tokens: the claim `iss`. Empty: anybody.")
+    jwt_audience: str = _setting(
+        "", "Whom your own tokens must be for: the claim `aud`. Empty: tokens with that claim are refused."
+    )
+    jwt_cookie: str = _setting(
+        "", "The cookie that a token may also come in. Empty: none.", wrong=checks.wrong_cookie
+    )
+    forward_url: str = _setting(
+        "",
+        "What `forward` asks whether a request may see a task: with its cookies and its Authorization. May"
+        " hold `{task_id}` and `{action}`. 2xx is yes, 401 asks to log in, 403 and 404 are no.",
+        wrong=checks.wrong_forward_url,
+    )
+    forward_timeout_seconds: float = _setting(
+        3.0, "An answer of `forward_url` may take so long; then the request is refused with 503.", least=0.05
+    )
+    forward_cache_seconds: float = _setting(
+        5.0, "An answer of `forward_url` counts for so long, for the same credentials and task.", least=0
     )
     heartbeat_seconds: float = _setting(
         15.0, "A stream on which nothing was sent for so long gets a comment line.", least=0.05
@@ -155,11 +218,10 @@ class Settings:
             if one.name in values:
                 _check(one, values[one.name], "--" + one.name.replace("_", "-"))
                 continue
-            for name in (env_name(one), *one.metadata["also"]):
-                if environ.get(name):
-                    values[one.name] = _convert(one, environ[name], name)
-                    _check(one, values[one.name], name)
-                    break
+            name, text = source_of(one, environ)
+            if name:
+                values[one.name] = _convert(one, text, name)
+                _check(one, values[one.name], name)
         return cls(**values)
 
     def __post_init__(self) -> None:
@@ -171,7 +233,7 @@ class Settings:
     @property
     def origins(self) -> tuple[str, ...]:
         """`cors_origins` one by one; `("*",)` means all, and nothing means none but the gateway's own."""
-        return _origins(self.cors_origins)
+        return checks.words(self.cors_origins)
 
     def with_(self, **changes: Any) -> Self:
         """The same settings with some changed."""
@@ -181,6 +243,26 @@ class Settings:
 def env_name(one: Field[Any]) -> str:
     """The environment variable of a setting."""
     return "BRIDGE_" + one.name.upper()
+
+
+def file_name(one: Field[Any]) -> str:
+    """The environment variable that names a file with the setting's value."""
+    return env_name(one) + "_FILE"
+
+
+def source_of(one: Field[Any], environ: Mapping[str, str]) -> tuple[str, str]:
+    """The variable that a setting is read from, and its text; two empty ones where the default counts.
+
+    Raises `SettingsError` for a file that can't be read, and when it isn't clear which is meant.
+    """
+    name, file = env_name(one), file_name(one)
+    if environ.get(name) and environ.get(file):
+        raise SettingsError(f"{name} and {file} are both set: set only one of them")
+    if environ.get(file):
+        return file, _read(file, environ[file])
+    return next(
+        ((each, environ[each]) for each in (name, *one.metadata["also"]) if environ.get(each)), ("", "")
+    )
 
 
 def default_text(one: Field[Any]) -> str:
@@ -196,7 +278,8 @@ def as_markdown() -> str:
         "Made from `bridge/settings.py` by `make docs`; change it there.",
         "",
         "A flag of a command goes before the environment, the environment before the default.",
-        "An empty variable counts as not set.",
+        "An empty variable counts as not set. `BRIDGE_…_FILE`, instead of any `BRIDGE_…`, names a file with",
+        "the value. Secrets are marked: they have no flags, and are never printed.",
         "",
         "| environment variable | default | meaning |",
         "|---|---|---|",
@@ -204,7 +287,8 @@ def as_markdown() -> str:
     for one in fields(Settings):
         names = " or ".join(f"`{name}`" for name in (env_name(one), *one.metadata["also"]))
         default = f"`{default_text(one)}`" if one.default != "" else "empty"
-        lines.append(f"| {names} | {default} | {one.metadata['help']} |")
+        mark = "**Secret.** " if one.metadata["secret"] else ""
+        lines.append(f"| {names} | {default} | {mark}{one.metadata['help']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -230,33 +314,15 @@ def _check(one: Field[Any], value: Any, source: str) -> None:
             wrong = f"be at least {least:g} (got {value})"
         elif value > most:
             wrong = f"be at most {most:.0f} (got {value})"
-    elif one.name == "base_path" and value and not value.startswith("/"):
-        wrong = f"begin with / (got {value!r})"
-    elif one.name == "prefix" and any(c in value for c in "{}\r\n\0 "):
-        wrong = f"hold no braces, spaces or line ends: they would break key names (got {value!r})"
-    elif one.name == "cors_origins":
-        wrong = _wrong_origins(_origins(value))
+    else:
+        wrong = one.metadata["wrong"](value)
     if wrong:
         raise SettingsError(f"{source} must {wrong}")
 
 
-def _origins(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(",", " ").split())
-
-
-def _wrong_origins(origins: tuple[str, ...]) -> str:
-    """What is wrong with a list of origins. They are compared with what browsers send, letter by letter, so
-    one that no browser ever sends would be a setting without an effect.
-    """
-    if "*" in origins and len(origins) > 1:
-        return "be either * or a list of origins, not both"
-    for origin in origins:
-        if origin == "null":
-            # Sandboxed frames of any site, and files, have this origin: it would let in everybody.
-            return "not hold null, which pages of any site can be; name origins, or * for all"
-        if origin != "*" and not (_ORIGIN.fullmatch(origin) and not _USUAL_PORT.search(origin)):
-            return (
-                "hold origins as browsers send them, scheme://host or scheme://host:port: in lower case,"
-                f" without a path, the scheme's usual port or a closing slash (got {origin[:60]!r})"
-            )
-    return ""
+def _read(source: str, path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise SettingsError(f"{source} names a file that can't be read: {reason} ({path[:200]!r})") from None

@@ -31,7 +31,10 @@ WORKER: Final = (
 
 _OTHERS: Final = {*WORKER, "gateway_url"} - {*STORE, *LOG}
 
-GATEWAY: Final = tuple(name for name in SETTINGS if name not in _OTHERS)
+SECRETS: Final = tuple(name for name, one in SETTINGS.items() if one.metadata["secret"])
+"""They are no options: a command line can be read by everybody on the machine, and stays in the history."""
+
+GATEWAY: Final = tuple(name for name in SETTINGS if name not in {*_OTHERS, *SECRETS})
 """All that isn't a worker's alone: a new setting is the gateway's until somebody says otherwise."""
 
 

@@ -10,7 +10,7 @@ import click
 
 from bridge.cli.options import SETTINGS
 from bridge.codec import dumps
-from bridge.settings import Settings, env_name
+from bridge.settings import Settings, source_of
 from bridge.store.connect import shown
 
 
@@ -19,10 +19,10 @@ from bridge.store.connect import shown
 def settings(as_json: bool) -> None:
     """Print every setting with its value and where that comes from.
 
-    These are the values that a command without flags would use. A password is never shown.
+    These are the values that a command without flags would use. Passwords and secrets are never shown.
     """
     values = Settings.from_env()
-    table = [(name, _shown(getattr(values, name)), _source(one)) for name, one in SETTINGS.items()]
+    table = [(name, _shown(one, getattr(values, name)), _source(one)) for name, one in SETTINGS.items()]
     if as_json:
         click.echo(dumps({name: {"value": value, "source": source} for name, value, source in table}))
         return
@@ -32,10 +32,11 @@ def settings(as_json: bool) -> None:
         click.echo(f"{name:{width}}  {value!s:{wide}}  {source}".rstrip())
 
 
-def _shown(value: Any) -> Any:
+def _shown(one: Field[Any], value: Any) -> Any:
+    if one.metadata["secret"]:
+        return "***" if value else ""
     return shown(value) if isinstance(value, str) else value
 
 
 def _source(one: Field[Any]) -> str:
-    names = (env_name(one), *one.metadata["also"])
-    return next((name for name in names if os.environ.get(name)), "default")
+    return source_of(one, os.environ)[0] or "default"

@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from bridge.cli import main
-from bridge.cli.options import GATEWAY, SETTINGS, WORKER, flag
-from bridge.settings import Settings, default_text, env_name
+from bridge.cli.options import GATEWAY, SECRETS, SETTINGS, WORKER, flag
+from bridge.settings import Settings, default_text, env_name, file_name
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for one in SETTINGS.values():
-        for name in (env_name(one), *one.metadata["also"]):
+        for name in (env_name(one), file_name(one), *one.metadata["also"]):
             monkeypatch.delenv(name, raising=False)
 
 
@@ -28,8 +28,12 @@ def options(command: str) -> dict[str, click.Option]:
 
 
 def test_every_setting_is_an_option_of_some_command() -> None:
-    """No setting can be given in the environment only; `gateway_url` is `--gateway` where it is used."""
-    assert {*WORKER, *GATEWAY} == set(SETTINGS) - {"gateway_url"}
+    """No setting can be given in the environment only, but secrets, which a command line would show to
+    everybody on the machine; `gateway_url` is `--gateway` where it is used.
+    """
+    assert {*WORKER, *GATEWAY, *SECRETS} == set(SETTINGS) - {"gateway_url"}
+    assert not {*WORKER, *GATEWAY} & set(SECRETS)
+    assert {"ticket_keys", "jwt_keys"} <= set(SECRETS)
 
 
 @pytest.mark.parametrize(("command", "names"), [("serve", GATEWAY), ("run", WORKER), ("publish", WORKER)])

@@ -1,0 +1,141 @@
+"""What the text of a setting may be. Each function says what is wrong with it, so that "… must" can stand in
+front, or nothing. None repeats a value that may be secret.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+# https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin; other schemes than
+# http are those of apps: capacitor://localhost, chrome-extension://…
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+_USUAL_PORT: Final = re.compile(r"^http:.*:80$|^https:.*:443$")
+
+# RFC 6265, 4.1.1: a cookie's name is a token of RFC 2616.
+_COOKIE_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+AUTH: Final = ("none", "jwt", "forward")
+HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""Algorithms with a shared secret, and how many bytes it must have at least (RFC 7518, 3.2)."""
+ASYMMETRIC: Final = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
+MIN_TICKET_KEY_BYTES: Final = 32
+_MAX_TICKET_KEYS: Final = 2
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The items of a list that is written with commas or spaces."""
+    return tuple(text.replace(",", " ").split())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine alone. A name other than `localhost` could be any."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def wrong_base_path(text: str) -> str:
+    """It stands in front of paths."""
+    return f"begin with / (got {text!r})" if text and not text.startswith("/") else ""
+
+
+def wrong_prefix(text: str) -> str:
+    """It becomes part of key names, where braces mark what belongs together."""
+    if any(c in text for c in "{}\r\n\0 "):
+        return f"hold no braces, spaces or line ends: they would break key names (got {text!r})"
+    return ""
+
+
+def wrong_origins(text: str) -> str:
+    """They are compared with what browsers send, letter by letter, so one that no browser ever sends would be
+    a setting without an effect.
+    """
+    origins = words(text)
+    if "*" in origins and len(origins) > 1:
+        return "be either * or a list of origins, not both"
+    for origin in origins:
+        if origin == "null":
+            # Sandboxed frames of any site, and files, have this origin: it would let in everybody.
+            return "not hold null, which pages of any site can be; name origins, or * for all"
+        if origin != "*" and not (_ORIGIN.fullmatch(origin) and not _USUAL_PORT.search(origin)):
+            return (
+                "hold origins as browsers send them, scheme://host or scheme://host:port: in lower case,"
+                f" without a path, the scheme's usual port or a closing slash (got {origin[:60]!r})"
+            )
+    return ""
+
+
+def wrong_auth(text: str) -> str:
+    """Ways to decide, in order. `none` beside another would make that one vain."""
+    named = words(text)
+    if not named or any(name not in AUTH for name in named):
+        return f"be none, jwt, forward, or several of them (got {text[:60]!r})"
+    if "none" in named and len(named) > 1:
+        return "be none alone, or without none"
+    return "" if len(set(named)) == len(named) else "name each way once"
+
+
+def wrong_algorithms(text: str) -> str:
+    """A public key must never be taken for a secret, so only one of the two kinds can be allowed."""
+    named = words(text)
+    if not named or any(name not in HMAC and name not in ASYMMETRIC for name in named):
+        return f"be of {' '.join((*HMAC, *ASYMMETRIC))} (got {text[:60]!r})"
+    if len({name in HMAC for name in named}) > 1:
+        return "be either HS algorithms, which share a secret, or the others, but not both"
+    return ""
+
+
+def wrong_cookie(text: str) -> str:
+    """The name of a cookie, or nothing."""
+    return "be the name of a cookie" if text and not _COOKIE_NAME.fullmatch(text) else ""
+
+
+def wrong_ticket_keys(text: str) -> str:
+    """The first signs, both verify. Short ones can be guessed offline from a single ticket."""
+    keys = text.split()
+    if len(keys) > _MAX_TICKET_KEYS:
+        return "be one key, or two with a space between them: the new one, and the old one"
+    if any(len(key.encode()) < MIN_TICKET_KEY_BYTES for key in keys):
+        return f"have at least {MIN_TICKET_KEY_BYTES} bytes each; `openssl rand -base64 48` makes a good one"
+    return ""
+
+
+def wrong_jwks_url(text: str) -> str:
+    """Who can change what comes from there can sign for everybody."""
+    if not text:
+        return ""
+    scheme, host = _scheme_and_host(text)
+    if host and (scheme == "https" or (scheme == "http" and is_loopback(host))):
+        return ""
+    return "be an https:// URL; http:// is for this machine only"
+
+
+def wrong_forward_url(text: str) -> str:
+    """A URL; `{task_id}` and `{action}` in it are filled in, anything else in braces would be a mistake."""
+    if not text:
+        return ""
+    plain = text.replace("{task_id}", "").replace("{action}", "")
+    scheme, host = _scheme_and_host(plain)
+    if not host or scheme not in ("http", "https"):
+        return "be an http:// or https:// URL"
+    if "{" in plain or "}" in plain:
+        return "hold no braces but those of {task_id} and {action}"
+    if text.partition("?")[0].split("/")[:3] != plain.partition("?")[0].split("/")[:3]:
+        return "hold {task_id} and {action} in its path or query only"
+    return ""
+
+
+def _scheme_and_host(url: str) -> tuple[str, str]:
+    """Both empty for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # that a port is a number is found out here
+        return ("", "") if any(c <= " " for c in url) else (parts.scheme, parts.hostname or "")
+    except ValueError:
+        return "", ""
