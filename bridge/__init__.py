@@ -2,6 +2,7 @@
 
 from bridge.errors import BridgeError
 from bridge.settings import Settings
+from bridge.tickets import ticket
 from bridge.worker.create import create_task, create_task_async
 from bridge.worker.hook import report_progress
 from bridge.worker.process import configure
@@ -18,6 +19,7 @@ __all__ = [
     "current_task",
     "report_progress",
     "task",
+    "ticket",
 ]
 
 __version__ = "0.1.0"

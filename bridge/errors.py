@@ -9,6 +9,9 @@
     ├── StoreError                    Redis
     │   ├── StoreUnavailable          it can't be reached now; the same call may work later
     │   └── CorruptLog                a log or a message holds what no writer of ours writes
+    ├── AccessError                   whether a request may see a task
+    │   ├── Unauthenticated           its credentials are missing, or not valid, or not any more
+    │   └── AuthUnavailable           who knows about them can't be asked now; the same request may work later
     ├── EmbeddedServerError           the embedded server could not be started
     ├── LinkDown                      the gateway's pub/sub link dropped while it was needed
     ├── CommandError                  `bridge run` could not start its command
@@ -59,6 +62,18 @@ class StoreUnavailable(StoreError):
 
 class CorruptLog(StoreError):
     """A log entry or a published message is not what any of our writers writes."""
+
+
+class AccessError(BridgeError):
+    """A request was not let in. That somebody may not see a task is none: to them it doesn't exist."""
+
+
+class Unauthenticated(AccessError):
+    """The request has no credentials, or none that are valid now."""
+
+
+class AuthUnavailable(AccessError):
+    """Whoever knows about the request's credentials can't be asked at this moment."""
 
 
 class EmbeddedServerError(BridgeError):

@@ -14,13 +14,14 @@ from tests.imports import Rules, circles, read_imports, violations
 
 PACKAGE = Path(bridge.__file__).parent
 
-PURE = frozenset({"codec", "errors", "events", "merge", "sse", "view"})
+PURE = frozenset({"checks", "codec", "errors", "events", "merge", "sse", "view"})
 RULES = Rules(
     layers=[
         PURE,
         frozenset({"settings"}),
         frozenset({"store"}),
         frozenset({"worker", "sources", "sinks", "client"}),
+        frozenset({"tickets"}),
         # What `import bridge` gives to an app: a worker's few names.
         frozenset({"__init__"}),
         frozenset({"gateway"}),
@@ -44,6 +45,7 @@ RULES = Rules(
         "uvloop": ["bridge.gateway", "bridge.cli"],
         "httptools": ["bridge.gateway", "bridge.cli"],
         "click": ["bridge.cli"],
+        "jwt": ["bridge.tickets", "bridge.gateway.auth"],
     },
     # One file per task queue, per provider, per target: each may import the library it is for.
     integrations=["bridge.worker.adapters", "bridge.sources", "bridge.sinks"],
@@ -142,7 +144,7 @@ def test_the_checker_finds_circles(tmp_path: Path) -> None:
 
 def test_importing_the_package_loads_no_extra() -> None:
     """A worker that installed only the core can `import bridge`, and pays for nothing else."""
-    heavy = ["starlette", "uvicorn", "httpx", "click", "fakeredis"]
+    heavy = ["starlette", "uvicorn", "httpx", "click", "fakeredis", "jwt", "cryptography"]
     code = f"import sys, bridge; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

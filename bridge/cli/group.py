@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "tail": "bridge.cli.watch",
     "status": "bridge.cli.watch",
     "cancel": "bridge.cli.watch",
+    "ticket": "bridge.cli.ticket",
     "settings": "bridge.cli.settings",
 }
 """Where each command lives, in the order of the help. It is the module's attribute of the same name."""

@@ -10,7 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge.codec import dumps
-from bridge.errors import InvalidInput, InvalidPosition, InvalidTaskId, StoreError, StoreUnavailable
+from bridge.errors import (
+    AccessError,
+    InvalidInput,
+    InvalidPosition,
+    InvalidTaskId,
+    StoreError,
+    StoreUnavailable,
+    Unauthenticated,
+)
 
 _CODES: Final = {
     400: "bad_request",
@@ -55,6 +63,14 @@ async def on_invalid_input(_: Request, error: Exception) -> Response:
     return error_answer(400, str(error), codes.get(type(error)))
 
 
+async def on_access_error(_: Request, error: Exception) -> Response:
+    """Nobody is let in without credentials, nor while nobody can tell whether they are right."""
+    if isinstance(error, Unauthenticated):
+        # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
+        return error_answer(401, str(error), "unauthenticated", {"www-authenticate": "Bearer"})
+    return error_answer(503, str(error), "auth_unavailable")
+
+
 async def on_store_error(_: Request, error: Exception) -> Response:
     """Redis is away, or refuses. What it said exactly is for the log, not for clients."""
     if isinstance(error, StoreUnavailable):
@@ -75,6 +91,7 @@ async def on_bug(_: Request, __: Exception) -> Response:
 
 HANDLERS: Final[dict[Any, Any]] = {
     InvalidInput: on_invalid_input,
+    AccessError: on_access_error,
     StoreError: on_store_error,
     HTTPException: on_http_error,
     Exception: on_bug,

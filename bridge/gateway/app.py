@@ -25,15 +25,19 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bridge.errors import AuthUnavailable
+from bridge.events import check_task_id
 from bridge.gateway import control, ops, web
 from bridge.gateway.answers import HANDLERS
+from bridge.gateway.auth import Action, Door, Visitor, hide_ticket
 from bridge.gateway.cors import with_cors
 from bridge.gateway.hub import Hub
 from bridge.gateway.status import status
-from bridge.gateway.stream import stream
+from bridge.gateway.stream import come_back, stream
 from bridge.settings import Settings
 
 Handler = Callable[[Hub, Request], Awaitable[Response]]
+TaskHandler = Callable[[Hub, Visitor, str, Request], Awaitable[Response]]
 
 
 class Gateway(Starlette):
@@ -46,6 +50,7 @@ class Gateway(Starlette):
     def __init__(self, settings: Settings, *, extra_routes: Sequence[BaseRoute] = ()) -> None:
         self.settings = settings
         self.hub = Hub(settings)
+        self.door = Door(settings)
 
         @asynccontextmanager
         async def own_lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -61,6 +66,11 @@ class Gateway(Starlette):
         # Behind a proxy that takes a prefix away, a redirect would lead elsewhere.
         self.router.redirect_slashes = False
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; a ticket in its URL is out of sight for all that follows, access logs too."""
+        hide_ticket(scope)
+        await super().__call__(scope, receive, send)
+
     def build_middleware_stack(self) -> ASGIApp:
         """Starlette's, and CORS around it."""
         return with_cors(super().build_middleware_stack(), self.settings)
@@ -73,7 +83,7 @@ class Gateway(Starlette):
         """
         if self.hub.draining:
             self.hub = Hub(self.settings)
-        async with asyncio.TaskGroup() as group:
+        async with self.door.open(), asyncio.TaskGroup() as group:
             hub = group.create_task(self.hub.run(), name="bridge hub")
             await asyncio.sleep(0)  # now it runs
             try:
@@ -85,10 +95,10 @@ class Gateway(Starlette):
     def _routes(self) -> list[BaseRoute]:
         return [
             Route("/tasks/{task_id}/events", _Stream(self), methods=["GET"]),
-            self._route("/tasks/{task_id}/status", status, "GET"),
-            self._route("/status/{task_id}", status, "GET"),
-            self._route("/status", status, "GET"),
-            self._route("/tasks/{task_id}/cancel", control.cancel, "POST"),
+            self._task_route("/tasks/{task_id}/status", status, "GET", "read"),
+            self._task_route("/status/{task_id}", status, "GET", "read"),
+            self._task_route("/status", status, "GET", "read"),
+            self._task_route("/tasks/{task_id}/cancel", control.cancel, "POST", "cancel"),
             self._route("/healthz", ops.healthz, "GET"),
             self._route("/readyz", ops.readyz, "GET"),
             self._route("/openapi.json", ops.openapi, "GET"),
@@ -103,6 +113,17 @@ class Gateway(Starlette):
             return await handler(self.running_hub(), request)
 
         return Route(path, endpoint, methods=[method])
+
+    def _task_route(self, path: str, handler: TaskHandler, method: str, action: Action) -> Route:
+        async def endpoint(request: Request) -> Response:
+            hub, task_id = self.running_hub(), named_task(request)
+            return await handler(hub, await self.admit(request, task_id, action), task_id, request)
+
+        return Route(path, endpoint, methods=[method])
+
+    async def admit(self, request: Request, task_id: str, action: Action) -> Visitor:
+        """Let a request in, before anything about its task is looked up. Raises `AccessError`."""
+        return await self.door.enter(request, task_id, action)
 
     def running_hub(self) -> Hub:
         """The hub. Raises HTTPException 503 when nobody has entered the lifespan."""
@@ -120,7 +141,20 @@ class _Stream:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await stream(self._gateway.running_hub(), Request(scope), receive, send)
+        request, hub = Request(scope), self._gateway.running_hub()
+        task_id = named_task(request)
+        try:
+            visitor = await self._gateway.admit(request, task_id, "read")
+        except AuthUnavailable as error:
+            # It will pass, and EventSource gives up on any status but 200. A 401 is meant to stop it.
+            await come_back(send, str(error))
+            return
+        await stream(hub, visitor, task_id, request, receive, send)
+
+
+def named_task(request: Request) -> str:
+    """The id of the task that a request is about. Raises `InvalidTaskId`."""
+    return check_task_id(request.path_params.get("task_id") or request.query_params.get("task_id") or "")
 
 
 def create_app(settings: Settings | None = None) -> Gateway:

@@ -41,12 +41,16 @@ class Channel:
     """One task. The hub calls `receive` with every message. When a read can and should begin, the channel
     calls `want_read` (which must only note it); the hub answers with `begin_read` and then with `load` or
     `read_failed`. After `read_failed` it tries again unasked.
+
+    owner: whose the events are that are held: "" for nobody's, None when there are none. It is not simply the
+    head's, which may already be of a later epoch, and another's.
     """
 
     def __init__(self, task_id: str, want_read: Callable[[Channel], None]) -> None:
         self.task_id = task_id
         self.view = View(task_id)
         self.head: Head | None = None
+        self.owner: str | None = None
         self.followers: set[Follower] = set()
         self.generation = 0
         self.known = False
@@ -130,8 +134,7 @@ class Channel:
                 self._take_in(last, entries)
         else:
             self.want_read(whole=True)
-        for follower in tuple(self.followers):
-            follower.wake()
+        self._wake_all()
 
     def receive(self, last: Position, entries: list[Entry]) -> None:
         """A message from the link."""
@@ -153,6 +156,10 @@ class Channel:
                 self.want_read()
             return
         self.head = head
+        if head.position.epoch == self.position.epoch and head.owner != self.owner:
+            # A task that ran before it was announced gets its owner without an event.
+            self.owner = head.owner
+            self._wake_all()
         if head.position.epoch != self.position.epoch or not held <= head.position <= self.position:
             self.want_read()
         elif head.position == self.position and head.bytes != self._history.bytes:
@@ -244,6 +251,10 @@ class Channel:
 
     # --- inside ---------------------------------------------------------------------------------------
 
+    def _wake_all(self) -> None:
+        for follower in tuple(self.followers):
+            follower.wake()
+
     def _take_in(self, last: Position, entries: list[Entry]) -> None:
         """Take a message, or ask for a read where it doesn't fit."""
         if not self.known or last.epoch != self.position.epoch:
@@ -284,6 +295,7 @@ class Channel:
         elif self._history.bytes + data_bytes(entries) != head.bytes:
             return False
         self.known = True
+        self.owner = head.owner
         self._extend(entries)
         return True
 
@@ -296,6 +308,7 @@ class Channel:
         if self.known:
             self.generation += 1
         self.known = False
+        self.owner = None
         self.view = View(self.task_id)
         self._view_json = None
         self._history = History()

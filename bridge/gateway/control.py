@@ -1,19 +1,31 @@
-"""`POST /tasks/{id}/cancel`: ask a task to stop. Only ever done on request, never because somebody left."""
+"""`POST /tasks/{id}/cancel`: ask a task to stop. Only ever done on request, never because somebody left.
+
+A page of another site can make a browser send such a request, with its cookies or into a network that only
+the browser is in, although it can't read the answer. Browsers say where a request comes from; who says
+nothing of it is no browser, and sends nothing unawares.
+"""
 
 from __future__ import annotations
+
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bridge.events import check_task_id
-from bridge.gateway.answers import json_answer
+from bridge.gateway.answers import error_answer, json_answer
+from bridge.gateway.auth import Visitor
 from bridge.gateway.hub import Hub
 
 
-async def cancel(hub: Hub, request: Request) -> Response:
+async def cancel(hub: Hub, visitor: Visitor, task_id: str, request: Request) -> Response:
     """Set the task's cancel flag; asking again, or after the end, changes nothing and is no error."""
-    task_id = check_task_id(request.path_params["task_id"])
+    if not may_be_meant(request, hub.settings.origins):
+        return error_answer(403, "A page of another site can't cancel tasks.", "cross_site")
+    if not visitor.granted:
+        (head,), _ = await hub.store.heads([task_id])
+        if not visitor.may_see(head.owner if head else None):
+            raise HTTPException(404, "There is no such task.")
     answer = await hub.store.run(hub.store.calls.cancel(task_id))
     if answer.verdict == "unknown":
         raise HTTPException(404, "There is no such task.")
@@ -25,3 +37,21 @@ async def cancel(hub: Hub, request: Request) -> Response:
             "position": str(answer.position),
         }
     )
+
+
+def may_be_meant(request: Request, origins: tuple[str, ...]) -> bool:
+    """Whether a request that changes something comes from where it may: from no browser, from a page of the
+    gateway's own origin, or of one in `origins`. `*` there lets in all pages, but without cookies.
+
+    Of the two headers the first tells more, where browsers send it: what they see as the gateway's origin may
+    be a proxy's. Pages can set neither.
+    """
+    origin = request.headers.get("origin")
+    site = request.headers.get("sec-fetch-site")
+    if site in ("same-origin", "none") or (site is None and origin is None):
+        return True
+    if origin is None:
+        return False
+    if origin in origins or (origins == ("*",) and "cookie" not in request.headers):
+        return True
+    return site is None and urlsplit(origin).netloc == request.headers.get("host")

@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute
 
 from bridge.errors import SettingsError
 from bridge.gateway.app import Gateway
+from bridge.gateway.auth import refuse_open_door
 from bridge.gateway.protocol import GatewayProtocol, protocol_with
 from bridge.settings import Settings
 
@@ -126,7 +127,8 @@ def serve(
     """Run a gateway until SIGTERM or SIGINT. `ready` is called with its URL once it listens; `extra_routes`
     are those of `Gateway`.
 
-    Raises `SettingsError` when the port is in use.
+    Raises `SettingsError` when the port is in use, and when everybody could see everything by mistake.
     """
+    refuse_open_door(settings)
     server = Server(Gateway(settings, extra_routes=extra_routes), ready)
     server.run(sockets=[server.listener])

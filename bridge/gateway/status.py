@@ -18,8 +18,9 @@ from starlette.types import Receive
 
 from bridge.codec import dumps
 from bridge.errors import InvalidInput, StoreUnavailable
-from bridge.events import START, Chunk, Entry, Position, Reset, check_task_id
+from bridge.events import START, Chunk, Entry, Position, Reset
 from bridge.gateway.answers import json_bytes
+from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
@@ -73,9 +74,8 @@ class PollFollower:
         self._changed.clear()
 
 
-async def status(hub: Hub, request: Request) -> Response:
-    """Answer one poll or long poll."""
-    task_id = check_task_id(request.path_params.get("task_id") or request.query_params.get("task_id") or "")
+async def status(hub: Hub, visitor: Visitor, task_id: str, request: Request) -> Response:
+    """Answer one poll or long poll. A task that the visitor may not see is as good as unknown."""
     after = request.query_params.get("after")
     known = parse_etag(request.headers.get("if-none-match"))
     wait = parse_wait(request.query_params.get("wait"), hub.settings.longest_wait_seconds)
@@ -84,16 +84,21 @@ async def status(hub: Hub, request: Request) -> Response:
         await hub.fresh(channel, poll, known or START)
         if wait:
             base = known if after is None else poll.position
-            await _wait(channel, poll, base, wait, request.receive)
-        if channel.known and known != channel.position and after is not None:
-            body = dumps(await _since(channel, poll))
+            await _wait(visitor, channel, poll, base, wait, request.receive)
+        _check_seen(visitor, channel)
+        if known != channel.position and after is not None:
+            body = dumps(await _since(visitor, channel, poll))
             return json_bytes(body, headers=_headers(hub, channel))
-        if not channel.known:
-            raise HTTPException(404, "There is no such task.")
         headers = _headers(hub, channel)
         if known == channel.position:
             return Response(status_code=304, headers=headers)
         return json_bytes(channel.view_json(), headers=headers)
+
+
+def _check_seen(visitor: Visitor, channel: Channel) -> None:
+    """Raise HTTPException 404. To be called after every `await`: whose a task is may have changed."""
+    if not visitor.may_see(channel.owner):
+        raise HTTPException(404, "There is no such task.")
 
 
 def parse_wait(text: str | None, longest: float) -> float:
@@ -119,13 +124,18 @@ def parse_etag(text: str | None) -> Position | None:
 
 
 async def _wait(
-    channel: Channel, poll: PollFollower, base: Position | None, seconds: float, receive: Receive
+    visitor: Visitor,
+    channel: Channel,
+    poll: PollFollower,
+    base: Position | None,
+    seconds: float,
+    receive: Receive,
 ) -> None:
     """Until the position is another than `base`, or, without one, until the end."""
     cursor = poll.position, poll.generation
 
     def over() -> bool:
-        if poll.leaving or not channel.known:
+        if poll.leaving or not visitor.may_see(channel.owner):
             return True
         return channel.view.ended if base is None else channel.position != base
 
@@ -138,15 +148,14 @@ async def _wait(
     poll.position, poll.generation = cursor
 
 
-async def _since(channel: Channel, poll: PollFollower) -> dict[str, Any]:
+async def _since(visitor: Visitor, channel: Channel, poll: PollFollower) -> dict[str, Any]:
     """The view with only the text after the poll's position, and whether to forget what was before."""
     from_start = poll.position == START
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             while (answer := channel.since(poll)) is None:
-                if not channel.known:
-                    raise HTTPException(404, "There is no such task.")
                 await poll.changed()
+                _check_seen(visitor, channel)
     except TimeoutError:
         raise StoreUnavailable("Redis doesn't answer") from None
     entries, restarted = answer

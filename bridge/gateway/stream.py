@@ -11,7 +11,9 @@ Rules
 4. A client that takes nothing for `stall_timeout_seconds` is disconnected. It can resume. One that takes a
    little now and then may be as slow as it likes. Closing in order
    would wait for it to take what is buffered, so the server is asked to cut the connection (`ABORT`).
-5. `send` says nothing of a disconnect, only `receive` does: so one task per stream watches that.
+5. Visitors who see their own tasks only take nothing (`Channel.take`) before the task is known to be theirs;
+   and to who has taken nothing, nothing is handed over.
+6. `send` says nothing of a disconnect, only `receive` does: so one task per stream watches that.
 
 The fan-out's seam is `offer` and `_next`: how bytes get from a channel to a socket is decided here only.
 """
@@ -32,7 +34,8 @@ from starlette.types import Receive, Send
 from bridge import sse
 from bridge.codec import encode
 from bridge.errors import StoreError
-from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position, check_task_id
+from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position
+from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
@@ -91,12 +94,16 @@ class Watched(Protocol):
 
 
 class StreamFollower:
-    """One stream's cursor, and the hand-over from the channel to the socket."""
+    """One stream's cursor, and the hand-over from the channel to the socket.
+
+    To a visitor who may not see the task it is unknown, even if it was theirs before.
+    """
 
     def __init__(
         self,
         position: Position,
         hub: Hub,
+        visitor: Visitor,
         unsent: Callable[[], int] | None = None,
         abort: Callable[[], None] | None = None,
     ) -> None:
@@ -108,6 +115,7 @@ class StreamFollower:
         self.leaving = False
         self.stalled = False
         self._hub = hub
+        self._visitor = visitor
         self._settings = hub.settings
         self._channel: Channel | None = None
         self._waiter: asyncio.Future[bytes] | None = None
@@ -192,7 +200,7 @@ class StreamFollower:
     def _give_up_waiting(self, now: float) -> None:
         """A task nobody created, or a Redis that stays away, is not waited for for ever."""
         channel, settings = self._channel, self._settings
-        if channel is None or channel.known:
+        if channel is None or self._visitor.may_see(channel.owner):
             self._unknown_since = None
         elif not channel.loaded:
             if now - self._began >= settings.outage_wait_seconds:
@@ -219,9 +227,11 @@ class StreamFollower:
     async def run(self, channel: Channel, send: Send) -> None:
         """Send until the end, the client's leaving or ours."""
         self._channel = channel
+        # Who sees the task whoever owns it has nothing to look at again.
+        take = channel.take if self._visitor.granted else self._take_own
         await self._send(send, retry_line())
         while True:
-            piece = None if self.leaving else channel.take(self)
+            piece = None if self.leaving else take(self)
             if piece is None:
                 if self.leaving or channel.finished(self):
                     break
@@ -230,6 +240,14 @@ class StreamFollower:
                 await self._send(send, piece)
         if not self.closed:
             await self._send(send, self._last_words, more=False)
+
+    def _take_own(self, _: StreamFollower) -> bytes | None:
+        """The next piece, if the task is the visitor's (rule 5)."""
+        channel = self._channel
+        if channel is not None and self._visitor.may_see(channel.owner):
+            return channel.take(self)
+        self.generation = -1  # if it was theirs before: no more is handed over
+        return None
 
     async def changed(self) -> None:
         """Wait until there may be something new."""
@@ -249,25 +267,31 @@ class StreamFollower:
         self._sending, self._active_at = False, monotonic()
 
 
-async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> None:
+async def come_back(send: Send, why: str) -> None:
+    """Rule 2: say what will pass by itself, and when to come back."""
+    await _start(send)
+    await _body(send, retry_line() + sse.comment(why), more=False)
+
+
+async def stream(
+    hub: Hub, visitor: Visitor, task_id: str, request: Request, receive: Receive, send: Send
+) -> None:
     """Answer one request for the events of a task. Raw ASGI: a stream is nothing but `send`s."""
-    task_id = check_task_id(request.path_params["task_id"])
     after = parse_after(request.headers.get("last-event-id") or request.query_params.get("after"))
     if request.method == "HEAD":
         await _start(send)
         await _body(send, b"", more=False)
         return
     if hub.draining:
-        await _start(send)
-        await _body(send, retry_line() + sse.comment(_GOING_AWAY), more=False)
+        await come_back(send, _GOING_AWAY)
         return
     extensions = request.scope.get("extensions", {})
     abort = extensions.get(ABORT)
-    follower = StreamFollower(after, hub, extensions.get(UNSENT), abort)
+    follower = StreamFollower(after, hub, visitor, extensions.get(UNSENT), abort)
     with hub.attach(task_id, follower) as channel:
         async with watching(receive, follower) as watch:
             try:
-                if await _has_the_end(hub, channel, follower):
+                if await _has_the_end(hub, visitor, channel, follower):
                     await send({"type": "http.response.start", "status": 204, "headers": HEADERS[1:]})
                     await _body(send, b"", more=False)
                     return
@@ -284,7 +308,7 @@ async def stream(hub: Hub, request: Request, receive: Receive, send: Send) -> No
                     await asyncio.wait([watch], timeout=_CUT_SECONDS)
 
 
-async def _has_the_end(hub: Hub, channel: Channel, follower: StreamFollower) -> bool:
+async def _has_the_end(hub: Hub, visitor: Visitor, channel: Channel, follower: StreamFollower) -> bool:
     """Rule 3: whether the client has all there is. Only who comes with a position may have it, and only for
     them the answer's first line waits for the log, and not for long. What is doubtful is no reason to send
     somebody away for ever.
@@ -297,9 +321,10 @@ async def _has_the_end(hub: Hub, channel: Channel, follower: StreamFollower) -> 
             await hub.fresh(channel, follower, after)
     except (TimeoutError, StoreError):
         return False
+    sees = visitor.may_see(channel.owner)
     if after == UNKNOWN_TASK_END:
-        return not channel.known
-    return channel.view.ended and after == channel.position
+        return not sees
+    return sees and channel.view.ended and after == channel.position
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ _DRAIN_SECONDS: Final = 0.5
 
 
 @click.command()
-@settings_options("host", "port", "base_path")
+@settings_options("host", "port", "base_path", "insecure")
 @click.option(
     "--redis-port",
     type=click.IntRange(1, 65535),
