@@ -1170,7 +1170,8 @@ async function takeSeat(origin) {
 /** Whether all requests to this host share one connection, as far as the browser tells. */
 function speaksHttp2(origin) {
   const entries = ["navigation", "resource"].flatMap((type) => performance.getEntriesByType(type));
-  return entries.some(({ name, nextHopProtocol }) => name.startsWith(`${origin}/`) && /^h[23]/.test(nextHopProtocol));
+  const here = entries.filter(({ name }) => name.startsWith(`${origin}/`));
+  return here.some(({ nextHopProtocol }) => /^h[23]/.test(nextHopProtocol));
 }
 
 function newChange() {
