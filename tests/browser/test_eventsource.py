@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, Request
 
 import bridge
-from tests.browser.windows import Windows
+from tests.browser.windows import NO_NETWORK, Windows
 from tests.gateway.running import running
 from tests.waiting import eventually
 
@@ -24,7 +24,6 @@ WATCH = """([url, options]) => {
 }"""
 CLOSED = ["error", 2]
 CONNECTING = ["error", 0]
-CUT_OFF = r"net::ERR_\S+ at http://127\.0\.0\.1:\d+/tasks/"
 
 
 def watch(page: Page, url: str, **options: Any) -> None:
@@ -110,7 +109,7 @@ def test_it_stops_after_the_end(windows: Windows, redis_url: str, site: str) -> 
     That it doesn't is seen by another EventSource of the same page, which is cut off again and again: until
     that one has come back four times this one has had the longest time that a gateway here asks for.
     """
-    windows.expect(rf"{CUT_OFF}other/events$")
+    windows.expect(rf"{NO_NETWORK}other/events$")
     with running(redis_url, cors_origins=site) as gateway:
         ended, other = (f"{gateway.url}/tasks/{name}/events" for name in ("ended", "other"))
         page = windows.open(site)
@@ -137,7 +136,7 @@ def test_it_stops_after_the_end(windows: Windows, redis_url: str, site: str) -> 
 
 def test_it_comes_back_to_where_it_was(windows: Windows, redis_url: str, site: str) -> None:
     """When its connection is cut in the midst of a task it comes back by itself and misses nothing."""
-    windows.expect(rf"{CUT_OFF}job-1/events$")
+    windows.expect(rf"{NO_NETWORK}job-1/events$")
     with running(redis_url, cors_origins=site) as gateway, bridge.task("job-1") as task:
         page = windows.open(site)
         watch(page, f"{gateway.url}/tasks/job-1/events")

@@ -10,12 +10,11 @@ from playwright.sync_api import Page
 import bridge
 from bridge.cli.demo.works import TYPED
 from tests.browser.places import Demo
-from tests.browser.windows import Windows, left, right
+from tests.browser.windows import UNKNOWN, Windows, left, right
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("chromium")
 
-UNKNOWN = r"404 \(Not Found\) at http://127\.0\.0\.1:\d+/(demo/)?tasks/"
 FOCUSED = """() => {
     const one = document.activeElement, style = getComputedStyle(one);
     return {

@@ -15,15 +15,10 @@ from playwright.sync_api import Page
 import bridge
 from bridge.cli.demo.works import FAILING, REASONING, TYPED, tokens
 from tests.browser.places import Demo
-from tests.browser.windows import Windows, left, right
+from tests.browser.windows import NO_NETWORK, UNKNOWN, Windows, left, right
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("chromium")
-
-UNKNOWN = r"404 \(Not Found\) at http://127\.0\.0\.1:\d+/(demo/)?tasks/"
-"""The browser itself logs these as errors: the page asks about tasks that nobody knows yet, or that the
-demonstration didn't start.
-"""
 
 RECORD = """() => {
     window.grown = [];
@@ -194,7 +189,7 @@ def test_the_connection_is_dropped_by_the_button(
     """After the gateway has cut the page's stream it comes back and goes on where it was: in the end it shows
     exactly what the worker wrote, also what it wrote meanwhile.
     """
-    windows.expect(r"net::ERR_\S+ at http://127\.0\.0\.1:\d+/tasks/job-drop/events")
+    windows.expect(NO_NETWORK)
     page = open_task("job-drop")
     with bridge.task("job-drop") as task:
         task.report_progress("one ")

@@ -9,7 +9,7 @@ from subprocess import Popen
 import pytest
 
 import bridge
-from tests.browser.windows import Windows, left, right
+from tests.browser.windows import NO_DEMO, NO_NETWORK, Windows, left, right
 from tests.client.buffering import buffering
 from tests.gateway.running import running
 from tests.processes import program
@@ -17,11 +17,14 @@ from tests.proxy import proxy
 from tests.servers import free_port
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker")]
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker", "no_network")]
 
-NO_DEMO = r"404 \(Not Found\) at http://127\.0\.0\.1:\d+/demo/$"
-"""The page asks whether there is a demonstration; browsers log such an answer as an error."""
-NO_NETWORK = r"net::ERR_\S+ at http://127\.0\.0\.1:\d+/tasks/job-1/(events|status)"
+
+@pytest.fixture
+def no_network(windows: Windows) -> None:
+    """Let browsers log what they find out in these tests."""
+    windows.expect(NO_DEMO)
+    windows.expect(NO_NETWORK)
 
 
 @contextmanager
@@ -36,8 +39,6 @@ def gateway_process(port: int, redis_url: str) -> Iterator[Popen[bytes]]:
 
 def test_the_network_is_gone_for_a_while(windows: Windows, redis_url: str) -> None:
     """A page whose browser was offline in the midst of a task ends with exactly the worker's text."""
-    windows.expect(NO_DEMO)
-    windows.expect(NO_NETWORK)
     with running(redis_url, page=True) as gateway:
         with bridge.task("job-1") as task:
             page = windows.open(f"{gateway.url}/?task=job-1")
@@ -63,9 +64,6 @@ def test_the_network_is_gone_for_a_while(windows: Windows, redis_url: str) -> No
 
 def test_a_connection_that_is_dead_without_a_word(windows: Windows, redis_url: str) -> None:
     """When bytes vanish and nobody closes, as behind a router that forgot, the page finds out by itself."""
-    windows.expect(NO_DEMO)
-    # What polls like a client from before may wait for its answer until the end.
-    windows.expect(NO_NETWORK)
     with running(redis_url, page=True) as gateway, proxy(gateway.url) as relay:
         with bridge.task("job-1") as task:
             page = windows.context().new_page()
@@ -86,8 +84,6 @@ def test_the_gateway_is_killed_and_restarted(windows: Windows, redis_url: str) -
     """While there is no gateway the page keeps its text and says that it is away; when there is one again, on
     the same port, it goes on behind what it has. So it does after one that ended in order.
     """
-    windows.expect(NO_DEMO)
-    windows.expect(NO_NETWORK)
     port = free_port()
     with bridge.task("job-1") as task:
         with gateway_process(port, redis_url) as gateway:
@@ -117,7 +113,6 @@ def test_the_gateway_is_killed_and_restarted(windows: Windows, redis_url: str) -
 @pytest.mark.parametrize("passes_head", [False, True], ids=["all held back", "the head passes"])
 def test_a_proxy_that_buffers(windows: Windows, redis_url: str, passes_head: bool) -> None:
     """Where streams are held back the page asks instead, and its text grows all the same."""
-    windows.expect(NO_DEMO)
     with (
         running(redis_url, page=True) as gateway,
         buffering(gateway.address, passes_head=passes_head) as between,
@@ -147,7 +142,6 @@ def test_more_tabs_than_connections(windows: Windows, redis_url: str) -> None:
     """Browsers keep six connections to a host, and a stream holds one for as long as its task runs. With more
     tabs than that every one still loads, shows what is written while it is written, and can stop its task.
     """
-    windows.expect(NO_DEMO)
     context = windows.context()
     with running(redis_url, page=True) as gateway:
         with bridge.task("job-1") as task:

@@ -26,6 +26,14 @@ FLAGS: Final = (
     "--disable-sync",
     "--no-proxy-server",
 )
+UNKNOWN: Final = r"404 \(Not Found\) at http://[^/]+/(bridge/)?(demo/)?tasks/[^/]+(/status)?$"
+"""What browsers log of an answer that the page expects: that nobody knows the task yet, or that it wasn't the
+demonstration that started it.
+"""
+NO_DEMO: Final = r"404 \(Not Found\) at http://[^/]+/(bridge/)?demo/$"
+"""Likewise, that there is no demonstration."""
+NO_NETWORK: Final = r"net::ERR_\S+ at http://[^/]+/(bridge/)?tasks/"
+"""What they log of streams that are cut, and of polls while there is no gateway, as after a test's end."""
 _DESKTOP: Final = {"width": 1200, "height": 900}
 
 
