@@ -5,13 +5,15 @@ Rules
 1. Every round compares epoch, seq and size of all channels with Redis and then sends a message to itself over
    the link (the probe). Redis handles both in order, so when the probe is back, every event that the
    comparison saw must have arrived as well: a channel that still lacks one has lost a message, and reads.
-   That finds a lost last message too, which no later one would betray.
+   That finds a lost last message too, which no later one would betray. The probe is also a write, in the same
+   step: a Redis that refuses writes has failed, though it answers everything else.
 2. What is in memory is doubtful from the moment that the link drops, Redis fails or a probe is overdue, until
    a whole round has gone well on one and the same link. A link that a probe doesn't come back on is replaced.
 3. A lease that is over ends its task only after this gateway's connections have been well for a whole lease
-   without a break: when Redis was stopped, every lease looks over. The call says when it was sent, so that
-   one that lay in a stopped server's queue is not believed either. Rounds come at least three times a lease:
-   a stop too short for them to notice is too short to have kept a living worker from renewing.
+   without a break: when Redis was stopped, or took no writes, every lease looks over. The call says when it
+   was sent, so that one that lay in a stopped server's queue is not believed either. Rounds come at least
+   three times a lease: a stop too short for them to notice is too short to have kept a living worker from
+   renewing.
 4. What is wrong with one task keeps no other from being compared or judged.
 """
 
@@ -146,7 +148,7 @@ class Audit:
         self._token = secrets.token_bytes(8)
         self._back.clear()
         self._sent_at = sent_at = monotonic()
-        await self._store.publish(self.probe_channel, self._token)
+        await self._store.probe(self.probe_channel, self._token)
         try:
             async with asyncio.timeout(self._settings.probe_seconds):
                 await self._back.wait()

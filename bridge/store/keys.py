@@ -43,5 +43,5 @@ class Keys:
         return f"{self.prefix}{{{task_id}}}:live:{self.database}"
 
     def probe(self, gateway: str) -> str:
-        """The pub/sub channel on which a gateway sends messages to itself."""
+        """The pub/sub channel on which a gateway sends messages to itself, and the hash that it writes to."""
         return f"{self.prefix}probe:{gateway}:{self.database}"

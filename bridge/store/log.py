@@ -73,14 +73,17 @@ class Store:
         """Run one script. Raises `StoreUnavailable` when Redis is away, `StoreError` when it refuses."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS), self._running:
-                with cancellable():
-                    try:
-                        raw = await self._client.execute_command(*call.by_sha())
-                    except NoScriptError:
-                        raw = await self._client.execute_command(*call.by_source())
+                raw = await self._evaluate(call)
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
         return Answer.parse(raw)
+
+    async def _evaluate(self, call: Call) -> Any:
+        with cancellable():
+            try:
+                return await self._client.execute_command(*call.by_sha())
+            except NoScriptError:
+                return await self._client.execute_command(*call.by_source())
 
     async def look(self) -> bool:
         """Ask the Sentinels, where there are any, who the master is; whether it is another than before. Then
@@ -96,11 +99,14 @@ class Store:
         except (RedisError, OSError):
             return False  # the next round asks again
 
-    async def publish(self, channel: str, data: bytes) -> None:
-        """Publish on a channel that is not a task's: the gateway's own probe."""
+    async def probe(self, name: str, message: bytes) -> None:
+        """Write something, and publish a message on the gateway's own channel, which has that name.
+
+        Raises `StoreUnavailable`, also where Redis answers but refuses writes. It doesn't wait for `run`'s
+        crowd: whoever probes is waiting for the answer.
+        """
         try:
-            with cancellable():
-                await self._client.publish(channel, data)
+            await self._evaluate(self.calls.probe(name, message))
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
+import pytest
 import redis
 
 from bridge.events import Reset
@@ -15,16 +16,22 @@ from tests.proxy import proxy
 from tests.servers import RedisProcess
 from tests.waiting import eventually
 
+REFUSALS = [
+    pytest.param("min-replicas-to-write", 1, 0, id="no replicas"),
+    pytest.param("maxmemory", 1, 0, id="full"),
+]
+"""A setting of Redis, its value with which Redis refuses all writes but answers reads, and its usual one."""
+
 NEVER: dict[str, Any] = {"audit_seconds": 1000.0, "probe_seconds": 1000.0, "lease_seconds": 3000.0}
 
 
 def rounds(client: redis.Redis) -> int:
-    """How many rounds the gateways of this server have begun: each asks for the time once."""
-    return int(client.info("commandstats").get("cmdstat_time", {}).get("calls", 0))
+    """How many rounds the gateways of this server have begun: each writes once, with its probe."""
+    return int(client.info("commandstats").get("cmdstat_hset", {}).get("calls", 0))
 
 
 def wait_for_rounds(client: redis.Redis, number: int) -> None:
-    """Wait until so many more rounds have begun, and so all but the last have ended."""
+    """Wait until so many more rounds have sent their probe, and so all but the last have ended."""
     before = rounds(client)
     eventually(lambda: rounds(client) >= before + number)
 
@@ -176,6 +183,29 @@ def test_a_stopped_redis_loses_no_worker() -> None:
             server.resume()
             assert writer.renew().verdict == "applied"
             eventually(lambda: gateway.hub.ready)
+            writer.text("still here")
+            viewer.text_is("still here")
+            assert not any(isinstance(event, Reset) for event in viewer.events)
+            assert not viewer.view.ended
+
+
+@pytest.mark.parametrize(("setting", "refusing", "usual"), REFUSALS)
+def test_a_redis_that_refuses_writes_loses_no_worker(setting: str, refusing: int, usual: int) -> None:
+    """It answers, but nobody can renew a lease: the gateway is not ready, and judges none."""
+    with RedisProcess() as server, Writer(server.url, lease_ms=1000) as writer, server.client() as client:
+        writer.open()
+        with running(server.url, lease_seconds=1.0) as gateway, watch(gateway) as viewer:
+            viewer.until(lambda v: len(v.frames) == 1)
+            eventually(lambda: writer.renew().verdict == "applied" and gateway.hub._audit.judges)
+            client.config_set(setting, refusing)
+            eventually(lambda: not gateway.hub.ready)
+            assert gateway.get("/readyz").status_code == 503
+            assert gateway.get("/tasks/job-1/status").status_code == 200, "what can be read is told"
+            since = monotonic()
+            eventually(lambda: monotonic() - since > 1.2)
+            client.config_set(setting, usual)
+            eventually(lambda: gateway.hub.ready)
+            # Its lease is over; all that the worker has is the time that the gateway waits.
             writer.text("still here")
             viewer.text_is("still here")
             assert not any(isinstance(event, Reset) for event in viewer.events)

@@ -262,8 +262,8 @@ def test_an_audit_costs_two_commands_a_task(redis_url: str, writer: Writer) -> N
             gateway.get(f"/tasks/job-{number}/status")
         commands.since_last()
         gateway.inside(gateway.hub._audit.soon)
-        expected = Counter({"TIME": 1, "HMGET": tasks, "EXISTS": tasks, "PUBLISH": 1})
-        assert commands.until("PUBLISH") == expected
+        expected = Counter({"TIME": 1, "HMGET": tasks, "EXISTS": tasks, "EVALSHA": 1})
+        assert commands.until("EVALSHA") == expected
     for one in writers:
         one.client.close()
 
@@ -273,7 +273,7 @@ def test_an_idle_gateway_asks_for_the_time_and_probes(writer: Writer) -> None:
     with counted(writer) as (gateway, commands):
         for _ in range(3):
             gateway.inside(gateway.hub._audit.soon)
-            assert commands.until("PUBLISH") == Counter({"TIME": 1, "PUBLISH": 1})
+            assert commands.until("EVALSHA") == Counter({"TIME": 1, "EVALSHA": 1})
             gateway.wait_ready()
 
 

@@ -19,6 +19,7 @@ from bridge.store.log import PAGE, SCRIPTS_AT_ONCE, Store, parse_message
 from bridge.store.scripts import Answer, Call, wire
 from tests.servers import RedisProcess
 from tests.strategies import as_log, logs
+from tests.waiting import eventually
 
 LONG = 2 * PAGE + PAGE // 2
 """Entries of a log that takes three pages."""
@@ -215,6 +216,36 @@ async def test_run_teaches_the_server_a_script(store: Store) -> None:
     assert (await store.run(store.calls.cancel("a"))).verdict == "unknown"
     await store.client.script_flush()
     assert (await store.run(store.calls.cancel("a"))).verdict == "unknown"
+
+
+async def test_probe_writes_and_publishes_in_one_step(store: Store, redis_client: redis.Redis) -> None:
+    """Also on a server that doesn't know the script; what it writes is gone in a minute."""
+    name = store.keys.probe("here")
+    listener: Any = redis_client.pubsub()  # type: ignore[no-untyped-call] # redis-py has no type
+    listener.subscribe(name)
+    eventually(lambda: listener.get_message(timeout=1.0))
+    await store.client.script_flush()
+    await store.probe(name, b"\xff\n1")
+    eventually(lambda: (listener.get_message(timeout=1.0) or {}).get("data") == b"\xff\n1")
+    assert 0 < await store.client.pttl(name) <= 60_000
+    listener.close()
+
+
+@pytest.mark.parametrize("setting", ["min-replicas-to-write", "maxmemory"])
+async def test_probe_of_a_server_that_refuses_writes_is_unavailable(setting: str) -> None:
+    """Nothing is published either: a probe that comes back says that Redis takes writes."""
+    with RedisProcess() as server:
+        settings = Settings(redis_url=server.url)
+        client = async_client(settings)
+        store = Store(client, keys_for(settings, client))
+        await store.probe("here", b"1")
+        await client.config_set(setting, 1)
+        with pytest.raises(StoreUnavailable):
+            await store.probe("here", b"2")
+        assert await client.hget("here", "message") == b"1"
+        await client.config_set(setting, 0)
+        await store.probe("here", b"3")
+        await client.aclose()
 
 
 async def test_refusal_is_a_store_error_that_lasts(store: Store) -> None:

@@ -1,8 +1,9 @@
 """The scripts that write: one fact, one writer, one atomic step each. Beside this file, in Lua.
 
-`common.lua` stands in front of each script. All of them answer alike (`Answer`). The constructors below
-are the only place that knows the order of a script's arguments; what they return is a `Call`, which the
-gateway runs through `bridge.store.log.Store` and the worker's pump puts into pipelines with `run_pipeline`.
+`common.lua` stands in front of each script that is about a task, and these answer alike (`Answer`). The
+gateway's `probe` is about none. The constructors below are the only place that knows the order of a script's
+arguments; what they return is a `Call`, which the gateway runs through `bridge.store.log.Store` and the
+worker's pump puts into pipelines with `run_pipeline`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from bridge.errors import CorruptLog, StoreError, StoreUnavailable
 from bridge.events import Event, Position
 from bridge.store.keys import Keys
 
-NAMES: Final = ("create", "open", "append", "renew", "close", "cancel", "expire", "restore")
+_ABOUT_TASKS: Final = ("create", "open", "append", "renew", "close", "cancel", "expire", "restore")
+NAMES: Final = (*_ABOUT_TASKS, "probe")
 
 MAX_JOINED_BYTES: Final = 16 * 1024 * 1024
 """What `open` assumes that one attempt may write, if it isn't told."""
@@ -52,7 +54,8 @@ class Script:
 
 def _load(name: str) -> Script:
     folder = files(__name__)
-    source = (folder / "common.lua").read_text() + "\n" + (folder / f"{name}.lua").read_text()
+    ground = (folder / "common.lua").read_text() if name in _ABOUT_TASKS else ""
+    source = ground + "\n" + (folder / f"{name}.lua").read_text()
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -122,16 +125,16 @@ class Call:
     """One script with its keys and arguments, ready to be sent."""
 
     script: Script
-    keys: tuple[str, str]
+    keys: tuple[str, ...]
     args: tuple[bytes | str | int, ...]
 
     def by_sha(self) -> tuple[Any, ...]:
         """The EVALSHA command."""
-        return ("EVALSHA", self.script.sha, 2, *self.keys, *self.args)
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
     def by_source(self) -> tuple[Any, ...]:
         """The EVAL command, for a server that hasn't seen the script."""
-        return ("EVAL", self.script.source, 2, *self.keys, *self.args)
+        return ("EVAL", self.script.source, len(self.keys), *self.keys, *self.args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +220,10 @@ class Calls:
             "restore", task_id, token, attempt, name, reason, batch, known_epoch, lease_ms, length,
             int(cancel_requested), created_at, started_at, owner, *events,
         )  # fmt: skip
+
+    def probe(self, name: str, message: bytes) -> Call:
+        """Write to the key of that name, and publish on the channel of that name. Has no `Answer`."""
+        return Call(SCRIPTS["probe"], (name,), (name, message))
 
 
 def wire(events: Sequence[Event]) -> list[bytes | str]:
