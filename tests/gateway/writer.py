@@ -45,8 +45,8 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self.client.close()
 
-    def create(self) -> Answer:
-        return self.run(self.calls.create(self.task_id, owner="", creation=f"c{next(_names)}"))
+    def create(self, owner: str = "") -> Answer:
+        return self.run(self.calls.create(self.task_id, owner=owner, creation=f"c{next(_names)}"))
 
     def open(self) -> Self:
         """Begin an attempt."""

@@ -29,7 +29,7 @@ from urllib.parse import quote
 import httpx
 
 from bridge.errors import AuthUnavailable, SettingsError
-from bridge.gateway.auth.visitor import Question, Visitor
+from bridge.gateway.auth.visitor import ANONYMOUS, Question, Visitor
 from bridge.settings import Settings
 from bridge.store.connect import shown
 
@@ -87,7 +87,7 @@ class Forward:
         if status == 401:
             return None
         known = question.authorization or question.cookie
-        name = "forward:" + self._hash(question).hex()[:16] if known else "anonymous"
+        name = "forward:" + self._hash(question).hex()[:16] if known else ANONYMOUS
         return Visitor(name, granted=status not in _NO)
 
     def _hash(self, question: Question, *more: str) -> bytes:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -50,10 +50,14 @@ class _Published:
 
 
 class KeySet:
-    """The keys at one URL. `open` is entered while `find` is called."""
+    """The keys at one URL. `open` is entered while `find` is called; `clock` counts seconds from anywhere."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, *, clock: Callable[[], float] = monotonic, fetch_seconds: float = FETCH_SECONDS
+    ) -> None:
         self._url = url
+        self._clock = clock
+        self._fetch_seconds = fetch_seconds
         self._keys: list[_Published] = []
         self._by_id: dict[str, list[_Published]] = {}
         self._fetched_at = self._tried_at = self._done_at = _NEVER
@@ -63,13 +67,13 @@ class KeySet:
     async def open(self) -> AsyncIterator[None]:
         """Hold a connection. Keys from before are kept."""
         self._lock = asyncio.Lock()
-        async with httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client:
+        async with httpx.AsyncClient(timeout=self._fetch_seconds, follow_redirects=False) as client:
             self._client = client
             yield
 
     async def find(self, algorithm: str, kid: Any) -> Any | None:
         """The key for a token, or None when there is none. Raises `AuthUnavailable`."""
-        now = monotonic()
+        now = self._clock()
         age = now - self._fetched_at
         key = self._pick(algorithm, kid) if age < STALE_SECONDS else None
         if (key is None or age >= FRESH_SECONDS) and not (key is not None and self._lock.locked()):
@@ -88,9 +92,9 @@ class KeySet:
     async def _renew(self, asked_at: float) -> None:
         """Fetch the keys, unless somebody did while we waited, or it was tried just now."""
         async with self._lock:
-            if self._done_at >= asked_at or monotonic() - self._tried_at < AGAIN_SECONDS:
+            if self._done_at >= asked_at or self._clock() - self._tried_at < AGAIN_SECONDS:
                 return
-            self._tried_at = monotonic()
+            self._tried_at = self._clock()
             try:
                 entries = await self._fetch()
             except (httpx.HTTPError, OSError, ValueError, RecursionError, TimeoutError) as error:
@@ -101,15 +105,15 @@ class KeySet:
                 if not self._well:
                     log.warning("the keys at %s can be read again", shown(self._url))
                 self._well = True
-                self._fetched_at = monotonic()
+                self._fetched_at = self._clock()
                 self._take(entries)
-            self._done_at = monotonic()
+            self._done_at = self._clock()
 
     async def _fetch(self) -> list[Any]:
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         body = b""
         async with (
-            asyncio.timeout(FETCH_SECONDS),
+            asyncio.timeout(self._fetch_seconds),
             self._client.stream("GET", self._url, headers=headers) as response,
         ):
             if response.status_code != 200:

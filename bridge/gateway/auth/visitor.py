@@ -13,6 +13,8 @@ from starlette.types import Scope
 
 Action = Literal["read", "cancel"]
 
+ANONYMOUS: Final = "anonymous"
+
 TICKET: Final = "bridge.ticket"
 """Where in the ASGI scope the ticket of the URL is kept, after `hide_ticket` took it from there."""
 _PARAMETER: Final = b"ticket="
@@ -32,6 +34,11 @@ class Visitor:
     granted: bool = False
     owner: str | None = None
 
+    @property
+    def known(self) -> bool:
+        """Whether it is somebody: `anonymous` is everybody."""
+        return self.principal != ANONYMOUS
+
     def may_see(self, owner: str | None) -> bool:
         """Whether they may see the task, whose owner this is: "" nobody, None when there is no such task."""
         if owner is None:
@@ -44,7 +51,7 @@ def principal(kind: str, name: str) -> str:
     return f"{kind}:{name if _PLAIN.fullmatch(name) else '#' + sha256(name.encode()).hexdigest()[:16]}"
 
 
-ANYBODY: Final = Visitor("anonymous", granted=True)
+ANYBODY: Final = Visitor(ANONYMOUS, granted=True)
 """Who comes where nobody is asked for credentials."""
 
 
