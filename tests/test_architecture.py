@@ -44,6 +44,7 @@ RULES = Rules(
         "uvicorn": ["bridge.gateway", "bridge.cli"],
         "uvloop": ["bridge.gateway", "bridge.cli"],
         "httptools": ["bridge.gateway", "bridge.cli"],
+        "limits": ["bridge.gateway"],
         "click": ["bridge.cli"],
         "jwt": ["bridge.tickets", "bridge.gateway.auth"],
     },
@@ -144,7 +145,7 @@ def test_the_checker_finds_circles(tmp_path: Path) -> None:
 
 def test_importing_the_package_loads_no_extra() -> None:
     """A worker that installed only the core can `import bridge`, and pays for nothing else."""
-    heavy = ["starlette", "uvicorn", "httpx", "click", "fakeredis", "jwt", "cryptography"]
+    heavy = ["starlette", "uvicorn", "httpx", "click", "fakeredis", "jwt", "cryptography", "limits"]
     code = f"import sys, bridge; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
