@@ -5,7 +5,7 @@ front, or nothing. None repeats a value that may be secret.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,6 +23,13 @@ HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 ASYMMETRIC: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
+_PRIVATE: Final = "private"
+_PRIVATE_NETWORKS: Final = (
+    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+    "::1/128", "fc00::/7", "fe80::/10",
+)  # fmt: skip
+"""What the internet doesn't reach: loopback, RFC 1918, RFC 3927; RFC 4291, RFC 4193."""
+
 MIN_TICKET_KEY_BYTES: Final = 32
 _MAX_TICKET_KEYS: Final = 2
 
@@ -38,6 +45,23 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The networks of a list such as `10.0.0.0/8 2001:db8::1 private`. Raises ValueError for what is none."""
+    found: list[IPv4Network | IPv6Network] = []
+    for word in words(text):
+        found += [ip_network(one) for one in (_PRIVATE_NETWORKS if word == _PRIVATE else (word,))]
+    return tuple(found)
+
+
+def wrong_networks(text: str) -> str:
+    """Addresses and networks."""
+    try:
+        networks(text)
+    except ValueError as error:
+        return f"hold addresses, networks such as 10.0.0.0/8, or the word {_PRIVATE}: {str(error)[:120]}"
+    return ""
 
 
 def wrong_base_path(text: str) -> str:

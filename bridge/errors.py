@@ -12,6 +12,7 @@
     ├── AccessError                   whether a request may see a task
     │   ├── Unauthenticated           its credentials are missing, or not valid, or not any more
     │   └── AuthUnavailable           who knows about them can't be asked now; the same request may work later
+    ├── TooMany                       a request is over a limit; the same request may work later
     ├── EmbeddedServerError           the embedded server could not be started
     ├── LinkDown                      the gateway's pub/sub link dropped while it was needed
     ├── CommandError                  `bridge run` could not start its command
@@ -74,6 +75,15 @@ class Unauthenticated(AccessError):
 
 class AuthUnavailable(AccessError):
     """Whoever knows about the request's credentials can't be asked at this moment."""
+
+
+class TooMany(BridgeError):
+    """A request is over a limit. limit: the setting. retry_seconds: when another try makes sense."""
+
+    def __init__(self, message: str, limit: str, retry_seconds: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_seconds = retry_seconds
 
 
 class EmbeddedServerError(BridgeError):

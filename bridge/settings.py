@@ -162,6 +162,43 @@ class Settings:
     forward_cache_seconds: float = _setting(
         5.0, "An answer of `forward_url` counts for so long, for the same credentials and task.", least=0
     )
+    max_streams: int = _setting(
+        20_000, "So many streams may be open at once. 0: any number, as with the limits that follow.", least=0
+    )
+    max_streams_per_principal: int = _setting(
+        100, "So many of one user, or on one ticket; with auth `none` nobody is told from another.", least=0
+    )
+    max_streams_per_address: int = _setting(
+        1000, "So many from one address, which may be that of a whole company.", least=0
+    )
+    new_streams_per_second: int = _setting(
+        50, "So many streams may begin per second from one address; four seconds' worth at once.", least=0
+    )
+    polls_per_second: int = _setting(
+        50, "So many polls and cancels per second from one address; four seconds' worth at once.", least=0
+    )
+    max_connections: int = _setting(
+        30_000, "So many connections may be open at once, with or without a stream.", least=0
+    )
+    max_connections_per_address: int = _setting(
+        2000, "So many from one address. Trusted proxies may have any number.", least=0
+    )
+    max_head_bytes: int = _setting(
+        65_536, "A request's line, with its URL, and its headers together.", least=1024, most=2**24
+    )
+    max_body_bytes: int = _setting(1024 * 1024, "A request's body.", least=0)
+    request_seconds: float = _setting(
+        10.0,
+        "A request's head must be there so long after its first byte, and as long after that its body.",
+        least=0.05,
+    )
+    trusted_proxies: str = _setting(
+        "",
+        "The proxies in front whose `X-Forwarded-For` says where a request comes from: addresses and networks"
+        " such as `10.0.0.0/8`, or `private` for all that the internet doesn't reach. Without it, all who"
+        " come through a proxy share the limits of its address.",
+        wrong=checks.wrong_networks,
+    )
     heartbeat_seconds: float = _setting(
         15.0, "A stream on which nothing was sent for so long gets a comment line.", least=0.05
     )
