@@ -201,6 +201,7 @@ def test_a_redis_that_refuses_writes_loses_no_worker(setting: str, refusing: int
             eventually(lambda: not gateway.hub.ready)
             assert gateway.get("/readyz").status_code == 503
             assert gateway.get("/tasks/job-1/status").status_code == 200, "what can be read is told"
+            assert gateway.post("/tasks/job-1/cancel").status_code == 503
             since = monotonic()
             eventually(lambda: monotonic() - since > 1.2)
             client.config_set(setting, usual)
