@@ -46,9 +46,9 @@ def jwk(algorithm: str, kid: str | None = None, *, number: int = 1, **more: Any)
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """Those of a token that is valid for a minute. None takes one away."""
+    """Those of a token that is valid for an hour. None takes one away."""
     now = int(time.time())
-    all_claims = {"iat": now, "exp": now + 60, **more}
+    all_claims = {"iat": now, "exp": now + 3600, **more}
     return {name: value for name, value in all_claims.items() if value is not None}
 
 
