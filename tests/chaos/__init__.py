@@ -27,6 +27,7 @@ Any module in `scenarios/` is found by itself. What to know:
 - `world.settings` are those of all processes started later; `world.gateway(lease_seconds=2)` for one only.
 - A task that ends otherwise than its worker's record says needs a word: `world.endings["job"] =
   Ending("failed", "worker_lost", partial=True)`. The newest run of a task counts.
+- Readers may be told to begin anew only for the reasons in `world.resets`; none, unless a scenario says so.
 - All chance comes from `world.random`, whose seed is printed.
 - `world.size(short, long)` chooses by the form; `world.rounds(short, long)` also moves the progress bar.
 - Wait for conditions (`crowd.caught_up`, `crowd.all`, `eventually_async`); sleep only for a fault's length.

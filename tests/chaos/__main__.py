@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.chaos.kit.tally import Tally, table
 from tests.tools import find_tool
 
 _BAR = 30
+_TESTS = Path(__file__).parents[1]
 
 
 def main() -> None:
@@ -58,7 +60,7 @@ async def _play(one: Scenario, tally: Tally, place: str, long: bool, seed: int) 
         with tempfile.TemporaryDirectory(prefix="bridge-chaos-") as folder:
             await play(one, tally, long=long, seed=seed, folder=Path(folder))
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}\n{_line(error)}"
     finally:
         bar.cancel()
         with suppress(asyncio.CancelledError):
@@ -66,6 +68,14 @@ async def _play(one: Scenario, tally: Tally, place: str, long: bool, seed: int) 
         if sys.stderr.isatty():
             print(file=sys.stderr, flush=True)
     return ""
+
+
+def _line(error: BaseException) -> str:
+    """The line of the scenario that failed, and the last one of ours below it."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if str(_TESTS) in frame.filename]
+    chosen = [frame for frame in ours if "scenarios" in frame.filename][-1:] + ours[-1:]
+    lines = [f"  {Path(one.filename).relative_to(_TESTS)}:{one.lineno}: {one.line}" for one in chosen]
+    return "\n".join(dict.fromkeys(lines))
 
 
 async def _progress(one: Scenario, tally: Tally, place: str) -> None:

@@ -1,10 +1,11 @@
 """What must hold at the end of every scenario, whatever was broken in it.
 
 For every follower: its fold is the worker's own record byte for byte, its positions only grew between resets,
-it got one `end` per epoch, and no status that it can't live with. Every gateway's `/status` says the same.
-The log is one epoch without holes, with one `end`, the last. Afterwards nothing is left over: no channel,
-subscription, asyncio task, descriptor or connection in the gateways, no key without a TTL in Redis; and all
-processes end in order, without a bug in their logs.
+it got one `end` per epoch, no status that it can't live with, and no reset but for a reason that the scenario
+gave. Every gateway's `/status` says the same. The log is one epoch without holes, with one `end`, the last.
+Afterwards nothing is left over: no channel, subscription, asyncio task, descriptor or connection in the
+gateways, no thread or descriptor in the workers, no key without a TTL in Redis; and all processes end in
+order, without a bug in their logs.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from tests.waiting import eventually_async
 _SHOWN = 10
 _POOL = 24
 """So many connections to Redis a gateway may keep: its readers, its audit, and a few polls."""
+_OF_A_WORKER = {"threads": 2, "files": 9}
+"""The pump is a thread beside the main one. The files are the standard streams, three of the event loop, the
+connection to Redis, and what is open for a moment.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Invariants:
         workers: Sequence[WorkerProcess],
         crowds: Sequence[Crowd],
         endings: Mapping[str, Ending],
+        resets: set[str],
         tally: Tally,
     ) -> None:
         self._redis = redis
@@ -58,6 +64,7 @@ class Invariants:
         self._workers = workers
         self._followers = [one for crowd in crowds for one in crowd]
         self._endings = endings
+        self._resets = resets
         self._tally = tally
         self._wrong: list[str] = []
         # A later worker that ran the same task has the newer record.
@@ -73,6 +80,7 @@ class Invariants:
         for follower in self._followers:
             follower.leave()
         await self._check_leftovers()
+        self._check_workers()
         await self._check_ends()
         assert not self._wrong, "\n".join([f"{len(self._wrong)} things are wrong:", *self._wrong[:_SHOWN]])
 
@@ -81,6 +89,8 @@ class Invariants:
         self._wrong += [f"{task_id}: {text}" for text in follower.wrong]
         if not set(follower.statuses) <= {200, 204}:
             self._wrong.append(f"{task_id}: a follower was answered {set(follower.statuses)}")
+        if not set(follower.resets) <= self._resets:
+            self._wrong.append(f"{task_id}: a follower was reset for {set(follower.resets)}")
         if any(count > 1 for count in follower.ends.values()):
             self._wrong.append(f"{task_id}: a follower got several ends: {follower.ends}")
         self._compare(follower.view)
@@ -164,6 +174,17 @@ class Invariants:
             return True
 
         await self._eventually("left over", all_is_as_it_was)
+
+    def _check_workers(self) -> None:
+        """What a worker holds doesn't grow with the tasks that it has had."""
+        for worker in self._workers:
+            if not worker.killed:
+                now = worker.census()
+                for name, most in _OF_A_WORKER.items():
+                    if now[name] > most:
+                        self._wrong.append(
+                            f"a worker had {len(worker.tasks)} tasks, and holds {name}: {now[name]}"
+                        )
 
     async def _check_ends(self) -> None:
         """All processes end in order, and leave no connection."""

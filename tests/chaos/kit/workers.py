@@ -110,6 +110,14 @@ class WorkerProcess:
         """What it logged."""
         return self._log.read_text(errors="replace")
 
+    def census(self) -> dict[str, int]:
+        """What it holds now: threads and open files, the connection to Redis among them."""
+        process = Path("/proc", str(self.pid))
+        return {
+            "threads": len(list((process / "task").iterdir())),
+            "files": len(list((process / "fd").iterdir())),
+        }
+
     def signal(self, number: signal.Signals) -> None:
         """SIGSTOP, SIGCONT, …"""
         assert self._process is not None

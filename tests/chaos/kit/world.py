@@ -32,6 +32,12 @@ QUICK: dict[str, Any] = {
     "probe_seconds": 0.5,
     "drain_seconds": 1,
     "lease_seconds": 6,
+    # All readers come from one address, and by the hundred.
+    "max_streams_per_principal": 0,
+    "max_streams_per_address": 0,
+    "max_connections_per_address": 0,
+    "new_streams_per_second": 0,
+    "polls_per_second": 0,
 }
 """Settings of all gateways and workers, where a scenario says nothing else."""
 
@@ -57,6 +63,8 @@ class World:
         self.crowds: list[Crowd] = []
         self.endings: dict[str, Ending] = {}
         """How tasks end that end otherwise than their worker's record says."""
+        self.resets: set[str] = set()
+        """Reasons for which readers may be told to begin anew; none, where nothing is lost."""
         self._proxies: list[Any] = []
 
     def size(self, short: T, long: T) -> T:
@@ -121,7 +129,7 @@ class World:
     async def check(self) -> None:
         """All invariants. The last thing that a scenario does, when every follower has its end."""
         await Invariants(
-            self.redis, self.gateways, self.workers, self.crowds, self.endings, self.tally
+            self.redis, self.gateways, self.workers, self.crowds, self.endings, self.resets, self.tally
         ).check()
 
     def _environ(self, redis_url: str | None, settings: dict[str, Any]) -> dict[str, str]:

@@ -15,8 +15,12 @@ from tests.chaos.kit.workers import WorkerProcess
 from tests.chaos.kit.world import World
 from tests.servers import RedisProcess
 
-LEASE_SECONDS: Final = 1.5
+LEASE_SECONDS: Final = 3.0
+"""A worker that gets little of the processor still renews such a lease in time."""
 TASKS: Final = 5
+AFTER_A_LOSS: Final = {"log_lost", "other_log"}
+REFUSALS: Final = (("min-replicas-to-write", 1), ("maxmemory", 1))
+"""Settings with which Redis refuses all writes, and answers reads. Both are usually 0."""
 KEYS: Final = Keys.from_settings(Settings(), database=0)
 
 
@@ -47,9 +51,10 @@ class Work:
         await self.crowd.ended()
         await self.world.check()
 
-    def resets(self) -> set[str]:
-        """Why readers were told to begin anew."""
-        return {reason for one in self.crowd for reason in one.resets}
+    def all_were_reset(self) -> None:
+        """Everyone was told that there is other text than before."""
+        without = sum(not one.resets for one in self.crowd)
+        assert not without, f"{without} of {len(self.crowd)} readers were not told that text was lost"
 
 
 async def at_work(world: World) -> Work:
@@ -62,7 +67,7 @@ async def at_work(world: World) -> Work:
     return Work(world, worker, tasks, await world.follow(tasks, 4, gateways))
 
 
-@scenario(5, "Redis frozen (SIGSTOP) for two leases")
+@scenario(5, "Redis frozen (SIGSTOP) for longer than a lease")
 async def redis_frozen(world: World) -> None:
     """Every lease looks over when it wakes; nobody is declared lost, and nothing is written anew."""
     world.settings["lease_seconds"] = LEASE_SECONDS
@@ -70,18 +75,42 @@ async def redis_frozen(world: World) -> None:
 
     async def freeze() -> None:
         world.redis.pause()
-        await asyncio.sleep(2 * LEASE_SECONDS)
+        await asyncio.sleep(world.size(1.3, 2) * LEASE_SECONDS)
         world.redis.resume()
 
     for _ in world.rounds(1, 30):
         await work.go_on_through(freeze)
-    assert not work.resets()
     await work.finish()
+
+
+@scenario(5, "Redis refuses writes (NOREPLICAS, OOM)")
+async def redis_refuses(world: World) -> None:
+    """For longer than a lease. It answers reads meanwhile, so that nothing but a write can tell."""
+    world.settings["lease_seconds"] = LEASE_SECONDS
+    work = await at_work(world)
+    for number in world.rounds(2, 30):
+        setting, value = REFUSALS[number % 2]
+
+        async def refuse(setting: str = setting, value: int = value) -> None:
+            with world.redis.client() as client:
+                client.config_set(setting, value)
+                await all_not_ready(world)
+                await asyncio.sleep(LEASE_SECONDS * world.random.uniform(1, world.size(1.2, 3)))
+                client.config_set(setting, 0)
+
+        await work.go_on_through(refuse)
+    await work.finish()
+
+
+async def all_not_ready(world: World) -> None:
+    """Every gateway has noticed, and says so."""
+    await asyncio.gather(*(gateway.wait_not_ready() for gateway in world.gateways))
 
 
 @scenario(5, "Redis killed, restarted with its data (AOF)")
 async def redis_restarted(world: World) -> None:
     """For longer than a lease; it has all that it acknowledged."""
+    world.resets = AFTER_A_LOSS
     world.settings["lease_seconds"] = LEASE_SECONDS
     with RedisProcess(data_dir=world.folder, options=["--appendonly", "yes"]) as world.redis:
         work = await at_work(world)
@@ -99,6 +128,7 @@ async def redis_restarted(world: World) -> None:
 @scenario(5, "Redis killed, restarted with older data (RDB)")
 async def redis_restarted_with_old_data(world: World) -> None:
     """What was written after the snapshot is gone, though it was acknowledged and read."""
+    world.resets = AFTER_A_LOSS
     work = await at_work(world)
     for _ in world.rounds(1, 30):
         with world.redis.client() as client:
@@ -107,37 +137,40 @@ async def redis_restarted_with_old_data(world: World) -> None:
             await work.worker.write(task_id, 10)
         await work.crowd.caught_up(work.worker)
         await work.go_on_through(restarter(world))
-    assert work.resets(), "nobody was told that text was lost"
+    work.all_were_reset()
     await work.finish()
 
 
 @scenario(5, "Redis killed, restarted empty")
 async def redis_restarted_empty(world: World) -> None:
     """It has forgotten all tasks and all scripts."""
+    world.resets = AFTER_A_LOSS
     work = await at_work(world)
     for _ in world.rounds(2, 50):
         await work.go_on_through(restarter(world))
-    assert work.resets(), "nobody was told that text was lost"
+    work.all_were_reset()
     await work.finish()
 
 
 @scenario(5, "log evicted, the hash lives")
 async def log_evicted(world: World) -> None:
     """As a Redis does it that is short of memory."""
+    world.resets = AFTER_A_LOSS
     work = await at_work(world)
     for _ in world.rounds(2, 50):
         await work.go_on_through(forgetter(world, KEYS.log))
-    assert work.resets(), "nobody was told that text was lost"
+    work.all_were_reset()
     await work.finish()
 
 
 @scenario(5, "hash evicted, the log lives")
 async def hash_evicted(world: World) -> None:
     """The other way round: text without a word on whose it is."""
+    world.resets = AFTER_A_LOSS
     work = await at_work(world)
     for _ in world.rounds(2, 50):
         await work.go_on_through(forgetter(world, KEYS.task))
-    assert work.resets(), "nobody was told that text was lost"
+    work.all_were_reset()
     await work.finish()
 
 

@@ -61,7 +61,7 @@ async def late_join(world: World) -> None:
         await late.join()
         await late.all(lambda one: one.view.ended and one.done.is_set())
     assert late.followers[-1].statuses == [204], "who has the end is not told so"
-    assert {status for one in late.followers[:-1] for status in one.statuses} == {200}
+    assert {status for one in late.followers[:-1] for status in one.statuses} == {200}, "some were refused"
     await world.check()
 
 
@@ -85,7 +85,7 @@ async def late_after_expiry(world: World) -> None:
             await readers.join()
             await readers.ended()
         for reader in readers:
-            assert reader.view.position == UNKNOWN_TASK_END
+            assert reader.view.position == UNKNOWN_TASK_END, "it was told another end"
         await readers.join()
         await readers.all(lambda one: one.statuses == [200, 204])
     await world.check()

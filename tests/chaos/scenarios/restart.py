@@ -71,7 +71,7 @@ async def restart(gateway: GatewayProcess, crowd: Crowd) -> None:
     followers = (await gateway.census())["followers"]
     begun = time.monotonic()
     gateway.terminate()
-    assert await gateway.wait() == 0
+    assert await gateway.wait() == 0, "the gateway failed"
     took = time.monotonic() - begun
     left = [at - begun for one in crowd for at in one.lost_at if at > begun]
     assert took <= GRACE_SECONDS, f"the gateway took {took:.1f} s to end"
@@ -91,7 +91,7 @@ def check_page(page: Page, worker: WorkerProcess) -> None:
     """It has what the worker wrote, once and in order, and heard of the end."""
     wanted = worker.record("job").view
     assert page.texts == {"text": wanted.text, **wanted.fields}, f"{page.name} has another text"
-    assert page.in_order
-    assert not page.of("reset")
-    assert len(page.of("end")) == 1
+    assert page.in_order, f"{page.name} got events in another order"
+    assert not page.of("reset"), f"{page.name} had to begin anew"
+    assert len(page.of("end")) == 1, f"{page.name} got {len(page.of('end'))} ends"
     assert page.reconnects, f"{page.name} was never disturbed"

@@ -35,7 +35,7 @@ async def soak(world: World) -> None:
             seconds=SECONDS,
         )
     for worker, share in zip(workers, shares, strict=True):
-        assert all(await asyncio.gather(*map(worker.end, share)))
+        assert all(await asyncio.gather(*map(worker.end, share))), "an end was not confirmed"
     await crowd.ended(seconds=SECONDS)
     await (await world.follow(tasks, 1, gateways)).ended(seconds=SECONDS)
     await world.check()
