@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.events import Chunk, Data, Event, Position
+from bridge.codec import encode
+from bridge.events import Chunk, Data, End, Event, Position, Reset
+from bridge.sse import Frame
 from bridge.view import View
+from tests.chaos.kit.crowd import Crowd
+from tests.chaos.kit.invariants import Invariants
 from tests.chaos.kit.record import Record, Recorder
 from tests.chaos.kit.script import count_faults, events, stamps
 from tests.chaos.kit.tally import Tally, table
+from tests.followers import Follower
 from tests.proxy import resp_messages
 
 
@@ -68,6 +75,23 @@ def test_a_record_is_what_was_written(tmp_path: Path) -> None:
     record = Record("job-1", file)
     assert record.view.as_dict() == fold(run).as_dict()
     assert (record.events, record.state, record.result) == (len(run), "succeeded", {"events": 2})
+
+
+@pytest.mark.parametrize(("allowed", "wrong"), [({"log_lost"}, 0), ({"retry"}, 1), (set(), 1)])
+def test_a_reset_without_a_reason_is_noticed(tmp_path: Path, allowed: set[str], wrong: int) -> None:
+    """Who ends with the right text, but had to begin anew though nothing was lost, is a broken promise."""
+    recorder = Recorder(tmp_path / "record")
+    recorder.event(Chunk("a"))
+    recorder.ended("succeeded", None)
+    follower = Follower("http://127.0.0.1:1", "job-1")
+    told: list[Event] = [Reset("log_lost", 1), Chunk("a"), End("succeeded")]
+    for number, event in enumerate(told, 1):
+        follower.take(Frame(event.kind, encode(event).decode(), str(Position(2, number))))
+    worker: Any = SimpleNamespace(tasks=["job-1"], record=lambda _: Record("job-1", tmp_path / "record"))
+    nothing: Any = None
+    check = Invariants(nothing, [], [worker], [Crowd([follower])], {}, allowed, Tally("a fault"))
+    check._check_follower(follower)
+    assert len(check._wrong) == wrong, check._wrong
 
 
 @given(values=st.lists(st.lists(st.binary(max_size=20), max_size=4), max_size=5), seed=st.integers())
