@@ -199,6 +199,12 @@ class Settings:
         " come through a proxy share the limits of its address.",
         wrong=checks.wrong_networks,
     )
+    unlimited_addresses: str = _setting(
+        "127.0.0.0/8 ::1",
+        "Addresses and networks that have no limits of their own, but count in all. By itself this machine:"
+        " who comes from there is a proxy that carries everybody, or measures.",
+        wrong=checks.wrong_networks,
+    )
     heartbeat_seconds: float = _setting(
         15.0, "A stream on which nothing was sent for so long gets a comment line.", least=0.05
     )

@@ -17,6 +17,7 @@ from bridge.errors import (
     InvalidTaskId,
     StoreError,
     StoreUnavailable,
+    TooMany,
     Unauthenticated,
 )
 
@@ -71,6 +72,12 @@ async def on_access_error(_: Request, error: Exception) -> Response:
     return error_answer(503, str(error), "auth_unavailable")
 
 
+async def on_too_many(_: Request, error: Exception) -> Response:
+    """Over a limit; the client isn't told which, only when to come back."""
+    assert isinstance(error, TooMany)
+    return error_answer(429, str(error), "too_many", {"retry-after": str(error.retry_seconds)})
+
+
 async def on_store_error(_: Request, error: Exception) -> Response:
     """Redis is away, or refuses. What it said exactly is for the log, not for clients."""
     if isinstance(error, StoreUnavailable):
@@ -92,6 +99,7 @@ async def on_bug(_: Request, __: Exception) -> Response:
 HANDLERS: Final[dict[Any, Any]] = {
     InvalidInput: on_invalid_input,
     AccessError: on_access_error,
+    TooMany: on_too_many,
     StoreError: on_store_error,
     HTTPException: on_http_error,
     Exception: on_bug,

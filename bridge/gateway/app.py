@@ -25,13 +25,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.errors import AuthUnavailable
+from bridge.errors import AuthUnavailable, TooMany
 from bridge.events import check_task_id
 from bridge.gateway import control, ops, web
+from bridge.gateway.addresses import Proxies
 from bridge.gateway.answers import HANDLERS
 from bridge.gateway.auth import Action, Door, Visitor, hide_ticket
 from bridge.gateway.cors import with_cors
 from bridge.gateway.hub import Hub
+from bridge.gateway.limits import Gate, Kind
 from bridge.gateway.status import status
 from bridge.gateway.stream import come_back, stream
 from bridge.settings import Settings
@@ -51,6 +53,8 @@ class Gateway(Starlette):
         self.settings = settings
         self.hub = Hub(settings)
         self.door = Door(settings)
+        self.gate = Gate(settings)
+        self._proxies = Proxies(settings.trusted_proxies)
 
         @asynccontextmanager
         async def own_lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -67,8 +71,11 @@ class Gateway(Starlette):
         self.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; a ticket in its URL is out of sight for all that follows, access logs too."""
+        """Serve one request. A ticket in its URL is out of sight for all that follows, access logs too, which
+        find the client's own address behind proxies that are trusted.
+        """
         hide_ticket(scope)
+        self._proxies.reveal(scope)
         await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -117,12 +124,13 @@ class Gateway(Starlette):
     def _task_route(self, path: str, handler: TaskHandler, method: str, action: Action) -> Route:
         async def endpoint(request: Request) -> Response:
             hub, task_id = self.running_hub(), named_task(request)
-            return await handler(hub, await self.admit(request, task_id, action), task_id, request)
+            return await handler(hub, await self.admit(request, task_id, action, "poll"), task_id, request)
 
         return Route(path, endpoint, methods=[method])
 
-    async def admit(self, request: Request, task_id: str, action: Action) -> Visitor:
-        """Let a request in, before anything about its task is looked up. Raises `AccessError`."""
+    async def admit(self, request: Request, task_id: str, action: Action, kind: Kind) -> Visitor:
+        """Let a request in, before anything about its task is looked up. Raises `AccessError`, `TooMany`."""
+        self.gate.pace(address_of(request), kind)
         return await self.door.enter(request, task_id, action)
 
     def running_hub(self) -> Hub:
@@ -143,18 +151,25 @@ class _Stream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, hub = Request(scope), self._gateway.running_hub()
         task_id = named_task(request)
+        # What will pass is said with 200: EventSource gives up on other answers. A 401 is meant to stop it.
         try:
-            visitor = await self._gateway.admit(request, task_id, "read")
+            visitor = await self._gateway.admit(request, task_id, "read", "stream")
+            with self._gateway.gate.place(address_of(request), visitor):
+                await stream(hub, visitor, task_id, request, receive, send)
         except AuthUnavailable as error:
-            # It will pass, and EventSource gives up on any status but 200. A 401 is meant to stop it.
             await come_back(send, str(error))
-            return
-        await stream(hub, visitor, task_id, request, receive, send)
+        except TooMany as error:
+            await come_back(send, str(error), error.retry_seconds)
 
 
 def named_task(request: Request) -> str:
     """The id of the task that a request is about. Raises `InvalidTaskId`."""
     return check_task_id(request.path_params.get("task_id") or request.query_params.get("task_id") or "")
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from; empty where the server doesn't know."""
+    return request.client.host if request.client else ""
 
 
 def create_app(settings: Settings | None = None) -> Gateway:

@@ -6,24 +6,37 @@
   to take what is buffered: one that takes nothing would be kept for ever, with its buffer. That goes, too,
   for one that doesn't take the rest of its answer.
 - Requests that are no HTTP are refused in the shape of all our errors.
-- Nobody fills the memory with a request line or headers that never end.
+- Nobody fills the memory with a head or a body that never ends, nor holds a connection by sending slowly. A
+  request's head has `request_seconds`, from its first byte or the connection's beginning, and then its body.
+  The clock runs only while something of a request is missing: streams and long polls have none, and what is
+  between two requests is uvicorn's (keep-alive). Nor does it count when we are the ones who don't read.
+- A connection over the limits is reset at once. At this moment nobody knows what it is for, and of all
+  answers only none makes EventSource try again.
+- A refusal is written only where the client waits for it: not into an answer that has begun, and not to one
+  who said nothing, since browsers open connections in advance. Then it is read, and forgotten, for a moment:
+  closing at once would reset the connection, and the client, still sending, would never see the answer.
+
+What is a request, and where it ends, is httptools' (llhttp's) strict reading; `tests/hardening/` shows it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import sys
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, Literal
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bridge.gateway.answers import error_body
+from bridge.gateway.limits import Connections
 from bridge.gateway.stream import ABORT, UNSENT
+from bridge.settings import Settings
 
-MAX_HEAD_BYTES: Final = 65_536
-"""The most that a request line and its headers may take together. Proxies allow far less."""
+_LAST_WORDS_SECONDS: Final = 2.0
+"""So long a client that was refused has to take the answer, and to stop sending."""
 
 _INT: Final = struct.Struct("i")
 
@@ -46,29 +59,66 @@ else:
 class GatewayProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 over httptools, with the additions above."""
 
-    patience_seconds = 60.0
-    """A client that takes nothing of the rest of an answer for so long is disconnected."""
+    settings: Settings
+    limit: Connections
+    """Both are set by `protocol_with`, the same for all connections of a server."""
 
     last_answers = False
     """Set when the server goes away: each connection is closed after the answer under way, or the next one.
     A client that is told to come back would else come back over the same connection, to the same gateway.
     """
 
+    _part: Literal["head", "body", None] = "head"
+    """Of which part of a request something is missing; None between two requests."""
+    _parts = 0
+    """Changes whenever `_part` does, also when it is the same again."""
     _head_bytes = 0
-    _in_head = True
+    _body_bytes = 0
+    _clock: asyncio.TimerHandle | None = None
+    _clock_part = 0
+    _refused = False
+    _place: str | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """Somebody connected."""
+        super().connection_made(transport)
+        self._place = self.limit.enter(self.client[0] if self.client is not None else "")
+        if self._place is None:
+            self._refused = True
+            self.cut()
+        else:
+            self._set_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, for whatever reason."""
+        self._stop_clock()
+        if self._place is not None:
+            self.limit.leave(self._place)
+            self._place = None
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, unless the head grew too large."""
-        if self._in_head:
+        """Feed the parser, unless this connection was refused."""
+        if self._refused:
+            return
+        before, parts = self._part, self._parts
+        if before == "head":
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self._over():
+            return
+        if before is None and self._parts == parts:
+            self._enter("head")  # line ends, which may stand before a request
+        if self._part == "head" and self._head_bytes > self.settings.max_head_bytes:
             self._refuse(431, "The request's line and headers are too large.", "too_large")
+        else:
+            self._set_clock()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_head = True
+        if self._part is None:
+            self._enter("head")
         self.scope["extensions"] = {
             ABORT: self.cut,  # type: ignore[dict-item] # ours, no dict
             UNSENT: self.unsent,  # type: ignore[dict-item] # likewise
@@ -76,16 +126,74 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The request is known; what follows is its body, or the next request."""
-        self._in_head = False
-        self._head_bytes = 0
+        self._enter("body")
+        if self._refused:
+            return  # what came together with the reason for that
         super().on_headers_complete()
         if self.last_answers:
             self.close_after_answer()
 
+    def on_body(self, body: bytes) -> None:
+        """A part of a request's body. Nothing of ours reads large ones, and most requests have none."""
+        self._body_bytes += len(body)
+        if self._refused:
+            return
+        if self._body_bytes > self.settings.max_body_bytes:
+            self._refuse(413, "The request's body is too large.", "too_large")
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of a request has come."""
+        self._enter(None)
+        if not self._refused:
+            super().on_message_complete()
+
+    def _over(self) -> bool:
+        return self._refused or self.transport.is_closing()
+
+    def _enter(self, part: Literal["head", "body", None]) -> None:
+        self._part = part
+        self._parts += 1
+        self._head_bytes = self._body_bytes = 0
+
+    def _set_clock(self) -> None:
+        """Let the clock run for what is missing now, from the moment that something was."""
+        if self._clock is not None and self._clock_part == self._parts:
+            return
+        self._stop_clock()
+        if self._part is not None:
+            self._clock_part = self._parts
+            self._clock = self.loop.call_later(self.settings.request_seconds, self._overdue)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _overdue(self) -> None:
+        self._clock = None
+        waits = self.flow.read_paused or (self._part == "head" and self._answering)
+        if self.transport.is_closing():
+            return
+        if waits:
+            self._set_clock()  # it is not the client's turn
+        elif self._part == "head" and not self._head_bytes:
+            self.transport.close()
+        else:
+            self._refuse(408, "The request took too long to arrive.", "too_slow")
+
+    @property
+    def _answering(self) -> bool:
+        """Whether an answer is under way, or still to be given."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
     def close_after_answer(self) -> None:
         """Close the connection when the answer that is under way, if any, was given."""
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None:
+            cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """The answer was given whole; perhaps the connection is closed now, which waits for the client."""
@@ -99,7 +207,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _wait_for_client(self, left: int) -> None:
         if left:
-            self.timeout_keep_alive_task = self.loop.call_later(self.patience_seconds, self._look, left)
+            self.timeout_keep_alive_task = self.loop.call_later(self._patience, self._look, left)
         else:
             super().timeout_keep_alive_handler()
 
@@ -110,6 +218,11 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cut()
         else:
             self._wait_for_client(left)
+
+    @property
+    def _patience(self) -> float:
+        """A client that takes nothing of the rest of an answer for so long is disconnected."""
+        return self.settings.stall_timeout_seconds
 
     def unsent(self) -> int:
         """How many bytes wait for the client: here, in the kernel, and on their way to it."""
@@ -132,15 +245,32 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refuse(400, msg, "bad_request")
 
     def _refuse(self, status: int, message: str, code: str) -> None:
+        """Answer in place of the application, and read nothing more of this connection."""
+        if self._refused:
+            return
+        self._refused = True
+        self._stop_clock()
+        answered = self._part == "body" and not self._answering
+        if answered or (self._answering and (self.cycle.response_started or self.pipeline)):
+            self.cut()
+            return
+        if self._answering:
+            # The application may go on; whatever it says now goes nowhere, as if the client had left.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._unset_keepalive_if_required()
         body = error_body(message, code)
         head = (
             f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncache-control: no-store\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._clock = self.loop.call_later(_LAST_WORDS_SECONDS, self.cut)
 
 
-def protocol_with(patience_seconds: float) -> type[GatewayProtocol]:
-    """The protocol with a patience of its own; uvicorn makes its instances itself."""
-    return type("GatewayProtocol", (GatewayProtocol,), {"patience_seconds": patience_seconds})
+def protocol_with(settings: Settings) -> type[GatewayProtocol]:
+    """The protocol for one server; uvicorn makes its instances itself."""
+    members: dict[str, Any] = {"settings": settings, "limit": Connections(settings)}
+    return type("GatewayProtocol", (GatewayProtocol,), members)

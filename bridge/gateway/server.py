@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         self._ready = ready
         self.listener = listen(gateway.settings)
-        self._protocol = protocol_with(gateway.settings.stall_timeout_seconds)
+        self._protocol = protocol_with(gateway.settings)
         super().__init__(
             uvicorn.Config(
                 gateway,
@@ -55,6 +55,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # uvicorn would believe the X-Forwarded-For of all on this machine; we have rules of our own.
+                proxy_headers=False,
                 timeout_graceful_shutdown=_AFTER_DRAIN_SECONDS,
             )
         )

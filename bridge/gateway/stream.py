@@ -74,9 +74,10 @@ def native(entries: Sequence[Entry]) -> bytes:
     )
 
 
-def retry_line() -> bytes:
+def retry_line(times: float = 1) -> bytes:
     """The jittered `retry:` of one stream."""
-    return sse.retry(random.randint(*RETRY_MS))
+    least, most = RETRY_MS
+    return sse.retry(random.randint(int(least * times), int(most * times)))
 
 
 def parse_after(text: str | None) -> Position:
@@ -267,10 +268,10 @@ class StreamFollower:
         self._sending, self._active_at = False, monotonic()
 
 
-async def come_back(send: Send, why: str) -> None:
-    """Rule 2: say what will pass by itself, and when to come back."""
+async def come_back(send: Send, why: str, times: float = 1) -> None:
+    """Rule 2: say what will pass by itself, and when to come back: after so many times the usual."""
     await _start(send)
-    await _body(send, retry_line() + sse.comment(why), more=False)
+    await _body(send, retry_line(times) + sse.comment(why), more=False)
 
 
 async def stream(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.gateway.protocol import MAX_HEAD_BYTES
+from bridge.settings import Settings
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
 from tests.gateway.writer import Writer
@@ -213,7 +213,7 @@ def test_what_is_not_http(target: Running, raw: bytes) -> None:
 
 def test_requests_that_are_too_large(target: Running) -> None:
     """A head far beyond the limit is refused before it is whole, however it comes, and isn't collected."""
-    much = b"x" * (MAX_HEAD_BYTES // 2)
+    much = b"x" * (Settings().max_head_bytes // 2)
     for first, more in (
         (b"GET /tasks/", much),
         (b"GET /healthz?", much),
