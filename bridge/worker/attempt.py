@@ -270,6 +270,8 @@ class Attempt:
             self._opened = True
             self._number, self._started = reply.attempt, reply.now
         elif script == "restore":
+            if self._repair and not self._opened:
+                log.log(*_SAID[self._repair.reason], self.task_id)
             self._opened = True
             self._repair = None
         elif script == "renew":
@@ -312,7 +314,9 @@ class Attempt:
         self._stop()
 
     def _plan_repair(self, reason: str, now: float) -> None:
-        log.log(*_SAID[reason], self.task_id)
+        # Before it is open it may not be this attempt that was declared lost: what is done is told then.
+        if self._opened:
+            log.log(*_SAID[reason], self.task_id)
         self._repair = _Repair(secrets.token_hex(8), reason)
         self._hold_until = max(self._hold_until, self._repaired_at + REPAIR_PAUSE_SECONDS)
         self._repaired_at = now

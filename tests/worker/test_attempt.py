@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -196,6 +197,26 @@ def test_worker_lost_is_taken_back() -> None:
         assert bench.arguments()[3] == "worker_returned"
         bench.answer(reply("applied"))
         assert bench.next() == ["append"]
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_nothing_is_told_of_a_repair_that_another_attempt_would_need(
+    ours: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lost task that was asked to stop refuses a new attempt, as it does one whose `open` had been done:
+    which of both this is `restore` decides, and only then it is told.
+    """
+    caplog.set_level(logging.INFO)
+    bench = Bench()
+    assert bench.next() == ["open"]
+    bench.answer(reply("ended", state="failed", code="worker_lost", cancel_requested=True))
+    assert bench.next() == ["restore"]
+    assert caplog.messages == []
+    bench.answer(reply("applied" if ours else "fenced", cancel_requested=True))
+    assert bench.buffer.cancel_requested
+    assert bench.attempt.over is not ours
+    (message,) = caplog.messages
+    assert ("was declared lost" if ours else "was cancelled before this attempt began") in message
 
 
 def test_any_other_end_is_final() -> None:
