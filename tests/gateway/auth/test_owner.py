@@ -1,0 +1,81 @@
+"""Whose events a channel holds, and who is handed what of them."""
+
+from __future__ import annotations
+
+from bridge.events import Chunk, State
+from bridge.gateway.channel import Channel
+from bridge.store.log import Head, Reading
+from tests.gateway.readers import TASK, Reader, entries, read
+
+
+def owned(epoch: int, owner: str, *texts: str) -> tuple[Reading, Head]:
+    """A log of that epoch and owner: what a read brings, and its head."""
+    log = entries(epoch, [State("running", 1), *(Chunk(text) for text in texts)])
+    reading = read(log)
+    old = reading.head
+    assert old is not None
+    head = Head(old.position, old.bytes, old.state, old.lease, owner)
+    return Reading(head, reading.entries, reading.whole, reading.now), head
+
+
+def loaded(reading: Reading) -> Channel:
+    """A channel that has read this."""
+    channel = Channel(TASK, lambda _: None)
+    assert channel.owner is None
+    channel.want_read()
+    channel.begin_read()
+    channel.load(reading)
+    return channel
+
+
+def test_the_owner_is_that_of_what_is_held() -> None:
+    """An audit that already sees a new life of the task, and whose that is, changes nothing yet: else its new
+    owner would be shown the old one's text for a moment.
+    """
+    channel = loaded(owned(1, "ann", "private")[0])
+    assert channel.owner == "ann"
+    reading, head = owned(2, "bob", "of bob")
+    channel.compare(head, channel.position)
+    assert (channel.owner, channel.position.epoch) == ("ann", 1)
+    channel.begin_read()
+    channel.load(reading)
+    assert (channel.owner, channel.position.epoch) == ("bob", 2)
+
+
+def test_an_unknown_task_is_nobodys_not_even_that() -> None:
+    """None, where "" is a task without an owner."""
+    channel = loaded(read(None))
+    assert channel.owner is None
+    channel = loaded(owned(1, "ann")[0])
+    channel.want_read()
+    channel.begin_read()
+    channel.load(read(None))
+    assert channel.owner is None
+
+
+def test_an_owner_that_comes_later_wakes_who_waits() -> None:
+    """It comes without an event, so the audit is what finds it; it wakes nobody while nothing changes."""
+    channel = loaded(owned(1, "", "text")[0])
+    reader = Reader()
+    channel.followers.add(reader)
+    head = owned(1, "ann", "text")[1]
+    for wakes in (1, 1):
+        channel.compare(head, channel.position)
+        assert (channel.owner, reader.wakes) == ("ann", wakes)
+
+
+def test_nothing_is_handed_to_who_has_taken_nothing() -> None:
+    """The rule that keeps events from a stream whose visitor may not see the task."""
+    channel = loaded(owned(1, "ann", "private")[0])
+    hidden, seeing = Reader(), Reader()
+    channel.followers |= {hidden, seeing}
+    seeing.catch_up(channel)
+    news = entries(1, [Chunk(" and more")], after=2)
+    channel.receive(news[-1].position, news)
+    assert seeing.view.text == "private and more"
+    assert hidden.got == []
+    # Who was put back to having taken nothing is no exception, wherever it stands.
+    seeing.generation = -1
+    more = entries(1, [Chunk("!")], after=3)
+    channel.receive(more[-1].position, more)
+    assert seeing.view.text == "private and more"
