@@ -471,7 +471,7 @@ export class Session {
   constructor(taskId, { after = null, streams = true, reached = false, ...options } = {}) {
     // "." and ".." are steps in a path.
     if (!isText(taskId) || !TASK_ID.test(taskId) || taskId === "." || taskId === "..") {
-      throw invalid("a task id is 1-200 characters of A-Z a-z 0-9 . _ : ~ -");
+      throw invalid("a task id is 1-200 characters of A-Z a-z 0-9 . _ : ~ -, but not . or .. alone");
     }
     const position = after === null ? START : parsePosition(after);
     if (!position) throw invalid("a position looks like 1763650000000-17");
