@@ -16,7 +16,8 @@
   who said nothing, since browsers open connections in advance. Then it is read, and forgotten, for a moment:
   closing at once would reset the connection, and the client, still sending, would never see the answer.
 
-What is a request, and where it ends, is httptools' (llhttp's) strict reading; `tests/hardening/` shows it.
+What is a request, and where it ends, is httptools' (llhttp's) strict reading; `tests/hardening/` shows it. It
+leaves to us: trailers, a second Host, and what follows a request to upgrade.
 """
 
 from __future__ import annotations
@@ -124,11 +125,23 @@ class GatewayProtocol(HttpToolsProtocol):
             UNSENT: self.unsent,  # type: ignore[dict-item] # likewise
         }
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or a trailer. Those are dropped: uvicorn would add them to the headers, also those that
+        proxies in front set or took away (RFC 9110, 6.5.1).
+        """
+        if self._part == "head":
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The request is known; what follows is its body, or the next request."""
         self._enter("body")
         if self._refused:
             return  # what came together with the reason for that
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            # RFC 9112, 3.2: "A server MUST respond with a 400 (Bad Request) status code […] to any request
+            # message that contains more than one Host header field line".
+            self._refuse(400, "The request has more than one Host.", "bad_request")
+            return
         super().on_headers_complete()
         if self.last_answers:
             self.close_after_answer()
@@ -188,6 +201,12 @@ class GatewayProtocol(HttpToolsProtocol):
         """Whether an answer is under way, or still to be given."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """To a request to upgrade the answer is plain HTTP. The parser reads nothing of what follows it, so a
+        proxy that used this connection again would wait in vain.
+        """
+        self.close_after_answer()
 
     def close_after_answer(self) -> None:
         """Close the connection when the answer that is under way, if any, was given."""
