@@ -70,6 +70,9 @@ export interface FollowOptions {
   baseUrl?: string | URL
   /** Sent with every request; a function is asked each time. With headers, EventSource isn't used. */
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>)
+  /** Lets in to one task, where the gateway asks for that: `bridge.ticket(id)` makes one. Goes into the header
+   * Authorization, and into the URL of an EventSource. A function is asked each time, as tickets run out. */
+  ticket?: string | (() => string | Promise<string>)
   /** As of fetch. `include` sends cookies to another origin as well. */
   credentials?: RequestCredentials
   /** A position: the view's text holds only what came after it. */

@@ -810,9 +810,10 @@ class Following {
   /** Asks the task to stop. The following goes on, to see it end. */
   async cancel() {
     const line = new Line();
-    line.expect(ANSWER_SECONDS, "broken", LATE_ANSWER);
     try {
-      const answer = await this.#ask(line, "cancel", { method: "POST", headers: POLL_HEADERS });
+      const brought = await this.#brought(line);
+      line.expect(ANSWER_SECONDS, "broken", LATE_ANSWER);
+      const answer = await this.#ask(line, "cancel", { method: "POST", headers: POLL_HEADERS }, brought);
       if (answer.status < 200 || answer.status > 299) throw refusal(answer.status, answer.body);
       return jsonObject(answer.body);
     } finally {
@@ -941,11 +942,21 @@ class Following {
     return url.href;
   }
 
-  async #fetch(line, what, { query, headers, ...init }) {
-    const { headers: own, credentials, fetch = globalThis.fetch } = this.#options;
-    const asked = async () => (typeof own === "function" ? own() : own);
-    const all = new Headers((await this.#arrival(line, asked())) ?? {});
+  /** What the page wants to go with a request, asked for anew each time: tickets run out. */
+  async #brought(line) {
+    const { headers, ticket } = this.#options;
+    const asked = async (option) => (typeof option === "function" ? option() : option);
+    line.expect(ANSWER_SECONDS, "broken", "the page's own headers or ticket didn't come");
+    return this.#arrival(line, Promise.all([asked(headers), asked(ticket)]));
+  }
+
+  async #fetch(line, what, { query, headers, ...init }, [own, ticket]) {
+    const { credentials, fetch = globalThis.fetch } = this.#options;
+    const all = new Headers(own ?? {});
     for (const [name, value] of Object.entries(headers)) all.set(name, value);
+    // In the URL only where it must be: URLs get into more logs than headers.
+    if (ticket && !all.has("Authorization")) all.set("Authorization", `Bearer ${ticket}`);
+    else if (ticket) query = { ...query, ticket };
     // A cache of the browser's would make conditional requests of polls, which mean something else.
     const options = { ...init, headers: all, cache: "no-store", signal: line.signal };
     if (credentials) options.credentials = credentials;
@@ -954,8 +965,8 @@ class Following {
   }
 
   /** A whole answer. */
-  async #ask(line, what, init) {
-    const response = await this.#fetch(line, what, init);
+  async #ask(line, what, init, brought) {
+    const response = await this.#fetch(line, what, init, brought);
     const { status, headers } = response;
     const body = await this.#arrival(line, response.text());
     this.#stats.characters += body.length;
@@ -980,8 +991,9 @@ class Following {
   // --- The ways: polls, fetch streams, EventSource ---------------------------------------------------------
 
   async #poll(request, line) {
+    const brought = await this.#brought(line);
     line.expect(request.answerSeconds, "broken", LATE_ANSWER);
-    const { status, headers, body } = await this.#ask(line, "status", request);
+    const { status, headers, body } = await this.#ask(line, "status", request, brought);
     const news = this.#session.polled(status, headers, body);
     this.#tell("open");
     this.#publish(news);
@@ -989,8 +1001,9 @@ class Following {
   }
 
   async #read(request, line) {
+    const brought = await this.#brought(line);
     line.expect(request.answerSeconds, "mute", MUTE);
-    const response = await this.#fetch(line, "events", request);
+    const response = await this.#fetch(line, "events", request, brought);
     const refused = response.status !== 200 && response.status !== 204;
     const said = refused ? await this.#arrival(line, response.text()) : "";
     this.#session.answered(response.status, response.headers, said);
@@ -1013,7 +1026,8 @@ class Following {
 
   async #listen(request, line) {
     const withCredentials = this.#options.credentials === "include";
-    const url = this.#url("events", this.#session.since());
+    const [, ticket] = await this.#brought(line);
+    const url = this.#url("events", { ...this.#session.since(), ...(ticket && { ticket }) });
     line.expect(request.answerSeconds, "mute", MUTE);
     const source = new this.#EventSource(url, { withCredentials });
     this.#stats.requests += 1;
@@ -1091,10 +1105,12 @@ class Following {
   /** A poll beside a stream. */
   async #glance(line) {
     const own = new Line();
-    own.expect(ANSWER_SECONDS, "broken", LATE_ANSWER);
     line.signal.addEventListener("abort", () => own.cut(line.cause), { signal: own.signal });
     try {
-      return await this.#ask(own, "status", { query: this.#session.since("0"), headers: POLL_HEADERS });
+      const brought = await this.#brought(own);
+      own.expect(ANSWER_SECONDS, "broken", LATE_ANSWER);
+      const init = { query: this.#session.since("0"), headers: POLL_HEADERS };
+      return await this.#ask(own, "status", init, brought);
     } finally {
       own.cut();
     }

@@ -17,6 +17,7 @@ export function useTask(id: string): View | null {
 export async function everything(): Promise<string> {
   const options: FollowOptions = {
     baseUrl: new URL('https://example.org/base/'),
+    ticket: async () => (await fetch('/ticket')).text(),
     onView: async (view) => void view.text.length,
     onConnection: ({ state, way, reason, retryInSeconds }: Connection) => {
       const told: string = state === 'waiting' ? `${reason ?? ''} ${retryInSeconds ?? 0}` : (way ?? '')
