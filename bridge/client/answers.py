@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from bridge.client.backoff import LONGEST_RETRY
 from bridge.errors import ClientError, GatewayUnavailable, RequestRefused, TaskNotFound
 
+_PASSING: Final = frozenset({"redis_away", "draining", "auth_unavailable"})
+"""What a gateway that is there says of itself with a 503, while it can't serve."""
+
+
+def is_passing(status: int, body: bytes) -> bool:
+    """Whether a gateway itself says that it can't serve now. A proxy says 503 too, of one that is away."""
+    return status == 503 and _said(body)[0] in _PASSING
+
 
 def refusal(status: int, body: bytes) -> ClientError:
     """The error that a response with this status means. Quotes the gateway's JSON error if there is one."""
-    said = _said(body)
+    _, said = _said(body)
     if status in (408, 425, 429) or status >= 500:
         return GatewayUnavailable(f"the gateway can't serve now: {said or 'no reason given'} ({status})")
     if status == 404:
@@ -19,13 +27,16 @@ def refusal(status: int, body: bytes) -> ClientError:
     return RequestRefused(f"the gateway refused: {said or 'no reason given'} ({status})")
 
 
-def _said(body: bytes) -> str:
-    """The message of a JSON error, on one line and not too long; empty for anything else."""
+def _said(body: bytes) -> tuple[str, str]:
+    """The code of a JSON error, and its message on one line and not too long; empty for anything else."""
     try:
-        message = json.loads(body)["error"]["message"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
-    return " ".join(message.split())[:300] if isinstance(message, str) else ""
+        error = json.loads(body)["error"]
+        code, message = error.get("code"), error["message"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "", ""
+    if not isinstance(message, str):
+        return "", ""
+    return code if isinstance(code, str) else "", " ".join(message.split())[:300]
 
 
 def json_object(body: bytes) -> dict[str, Any]:

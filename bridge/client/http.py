@@ -24,8 +24,8 @@ class Client(Wire[httpx.Client]):
     `base_url` includes the gateway's base path. `http` brings an httpx client of your own (its proxies,
     certificates, cookies); it is not closed. A stream that brings nothing in `open_seconds` is given up for
     polls, one that is silent for `silence_seconds` is reconnected; a gateway that is away for
-    `patience_seconds` ends the following. `on_drop` is told why a request failed, and in how many seconds
-    comes the next. Raises `InvalidInput` for an address that isn't one.
+    `patience_seconds`, counted from the first failure, ends the following. `on_drop` is told why a request
+    failed, and in how many seconds comes the next. Raises `InvalidInput` for an address that isn't one.
     """
 
     def _new_http(self) -> httpx.Client:
@@ -46,7 +46,7 @@ class Client(Wire[httpx.Client]):
 
         A position counts once: text comes twice only after a `reset` took it back. Where streams don't get
         through, several events may have one position: resume from it only when all of them were taken.
-        Raises `ClientError`.
+        With `after` these are exactly the events that came after that position. Raises `ClientError`.
         """
         with closing(self._batches(self._session(task_id, after))) as batches:
             for batch in batches:
@@ -55,9 +55,10 @@ class Client(Wire[httpx.Client]):
     def follow(self, task_id: str, *, after: Position | str | None = None) -> Generator[View]:
         """The task's view, each time it has changed, to the task's end. It is one object, which grows.
 
-        With `after`, its text holds only what came after that position. Raises `ClientError`.
+        With `after`, its texts hold only what came after that position; everything else is whole, as one
+        poll before the stream shows it. Raises `ClientError`.
         """
-        session = self._session(task_id, after)
+        session = self._session(task_id, after, look_first=True)
         with closing(self._batches(session)) as batches:
             for _ in batches:
                 yield session.view
@@ -143,7 +144,7 @@ class AsyncClient(Wire[httpx.AsyncClient]):
 
     async def follow(self, task_id: str, *, after: Position | str | None = None) -> AsyncGenerator[View]:
         """See `Client.follow`."""
-        session = self._session(task_id, after)
+        session = self._session(task_id, after, look_first=True)
         async with aclosing(self._batches(session)) as batches:
             async for _ in batches:
                 yield session.view

@@ -6,7 +6,8 @@ Rules
    Folding the events that are made of it gives the full `/status` at its position. All of them have that
    position, and their order is: reset, state, data, progress, chunk (the main text, then the fields), end.
 2. An answer that is not newer than the view, within one epoch, changes nothing, unless it says `reset`: the
-   gateway says that of the very position that it was asked about.
+   gateway says that of the very position that it was asked about. With `look`, of a view that has a position
+   and nothing else yet, an answer of that position is news too.
 3. An event stands for what changed, so most polls give few. What an `end` doesn't carry (attempt, cancel
    request, times) is told by a `state` before it, as a stream would have told it.
 4. Every event is made by `decode`: what is no view raises `InvalidInput`, as what is no event does.
@@ -44,14 +45,14 @@ class Poll:
             view.position, view.updated_at = self.position, self.updated_at
 
 
-def polled(view: View, answer: Mapping[str, Any]) -> Poll:
+def polled(view: View, answer: Mapping[str, Any], *, look: bool = False) -> Poll:
     """Compare an answer with the view that was had before. Raises `InvalidInput` for what is no view."""
     position = Position.parse(_text(answer, "position"))
     ended = _text(answer, "state") in TERMINAL_STATES
     at = _time(answer, "updated_at")
     known = view.position
     again = answer.get("reset") is True or (known != START and position.epoch != known.epoch)
-    if not again and position <= known:
+    if not again and (position < known or (position == known and not look)):
         # Who asks with the position of the end has had it all: a stream would say 204 here.
         return Poll(position, [], at, news=False, ended=ended and position == known)
     events: list[Event] = []

@@ -11,14 +11,19 @@ Rules
 4. **Come back politely.** Whatever the way, what failed is tried again after the one `Backoff`, but never
    before a `Retry-After`. What went well ends the row of failures: an event, a poll, a stream that lasted.
 5. **Give up only when there is nobody.** A gateway that was never reached fails at once, so that a wrong
-   address is noticed. One that was reached may be away for `patience_seconds`. One that answers is waited
-   for as long as it takes: it says itself when there is nothing more to wait for. A way that fails while
-   there is another decides nothing: a mute stream, a long poll, a stream tried between polls.
+   address is noticed. One that was reached may be away for `patience_seconds`, counted from the first failure
+   that was noticed: whoever reads slowly, or a stream that may be silent for longer, is no reason to leave.
+   One that answers is waited for as long as it takes, also while it says of itself that it can't serve now:
+   it says when there is nothing more to wait for. A way that fails while there is another decides nothing: a
+   mute stream, a long poll, a stream tried between polls.
 6. **The best way that gets through**: a stream, long polls or polls. `Ways` decides. Only after a mute
-   stream is there no pause, since nothing has failed yet but the way.
+   stream is there no pause, since nothing has failed yet but the way. The first long poll of a row doesn't
+   wait: it brings what there is, and tells that polls get through.
 7. **A poll is folded like a stream.** `polled` makes events of it. 404 is a task that nobody has created yet,
    or that is forgotten; after `UNKNOWN_WAIT` of nothing but 404 it ends here as the gateway ends a stream.
    (404 for a stream comes from somebody who is no gateway.)
+8. **Begin with the present**, if asked to: who comes with a position knows no more of the task than that. One
+   poll shows all the rest, also at that very position; then the way is as ever.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bridge.client.answers import json_object, refusal, retry_after
+from bridge.client.answers import is_passing, json_object, refusal, retry_after
 from bridge.client.backoff import LONGEST_RETRY, Backoff
 from bridge.client.polling import polled
 from bridge.client.ways import Trouble, Way, Ways
@@ -90,7 +95,8 @@ class Session:
     Whoever does the I/O asks `next` for each request. For a stream, `answered` is told the response's head
     and `receive` each piece of its body; for a poll, `polled` is told all at once, and `pause` says how long
     to wait. What goes wrong, and a stream that ends before the session is `done`, goes to `failed`, which
-    says how long to wait too. With `after`, the view holds only the text that came after that position.
+    says how long to wait too. With `after`, the view holds only the text that came after that position; what
+    it has else is that of the events since, or, with `look_first`, what a poll before them shows.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class Session:
         task_id: str,
         *,
         after: Position | None = None,
+        look_first: bool = False,
         open_seconds: float = OPEN_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
         patience_seconds: float = 60.0,
@@ -117,8 +124,13 @@ class Session:
         self._pause = 0.0
         self._retry_after = 0.0
         self._asked = 0.0
+        self._looking = look_first and self.view.position != START
+        self._waits = False
+        self._on_polls = False
+        """Whether the latest request was a poll that was answered."""
         self._opened: float | None = None
-        self._last_contact: float | None = None
+        self._reached = False
+        self._away_since: float | None = None
         self._unknown_since: float | None = None
 
     @property
@@ -131,7 +143,10 @@ class Session:
         self._asked = self._clock()
         self._opened = None
         self._retry_after = 0.0
-        way, position = self._ways.choose(self._asked), self.view.position
+        way = self._ways.look() if self._looking else self._ways.choose(self._asked)
+        self._waits = way == "long_poll" and self._on_polls
+        self._on_polls = False
+        position = self.view.position
         headers = {"Cache-Control": "no-cache"}
         if way == "stream":
             self._decoder = Decoder()
@@ -141,10 +156,15 @@ class Session:
             return Request(way, {}, headers, self._open_seconds, self._silence)
         headers["Accept"] = "application/json"
         query = {"after": "0" if position == START else str(position)}
-        if way == "poll":
+        if not self._waits:
             return Request(way, query, headers, ANSWER_SECONDS, ANSWER_SECONDS)
         query["wait"] = str(LONG_POLL_SECONDS)
         return Request(way, query, headers, LONG_POLL_SECONDS + ANSWER_SECONDS, ANSWER_SECONDS)
+
+    def _contact(self) -> float:
+        """Somebody is there, at this time."""
+        self._reached, self._away_since = True, None
+        return self._clock()
 
     # --- a stream -------------------------------------------------------------------------------------
 
@@ -162,14 +182,14 @@ class Session:
             raise ClientError(
                 f"the answer is {kind or 'of no type'}, not an event stream: is this a gateway?"
             )
-        self._opened = self._last_contact = self._clock()
+        self._opened = self._contact()
 
     def receive(self, data: bytes) -> Batch:
         """Fold a piece of the body into the view; the events in it that are new.
 
         Raises `ClientError` for events that no gateway sends, and for an endless one.
         """
-        self._last_contact = self._clock()
+        self._contact()
         try:
             frames = self._decoder.feed(data)
         except StreamTooLarge as error:
@@ -215,25 +235,28 @@ class Session:
         asked = retry_after(headers.get("retry-after", ""))
         if status != 404:
             self._refuse(status, headers, body)
-        self._last_contact = self._clock()
+        now = self._contact()
         self._backoff.forgive()
+        looked, self._looking, self._on_polls = self._looking, False, True
         if status == 404:
-            self._pause = asked or POLL_EVERY
-            return self._unknown()
+            self._pause = 0.0 if looked else asked or POLL_EVERY
+            return self._unknown(now)
         self._unknown_since = None
         try:
-            poll = polled(self.view, json_object(body))
+            poll = polled(self.view, json_object(body), look=looked)
         except InvalidInput as error:
             raise ClientError(f"the gateway sent a view that makes no sense: {error}") from error
         poll.fold(self.view)
         self.done = poll.ended
-        if self.way == "poll":
+        if looked:
+            self._pause = 0.0
+        elif self.way == "poll":
             self._pause = asked or POLL_EVERY
         elif poll.news:
             self._pause = NEWS_PAUSE
         else:
             # Whoever answers early with nothing new ignores `wait`: that is a poll like any other.
-            early = self._last_contact - self._asked < LONG_POLL_SECONDS / 2
+            early = self._waits and now - self._asked < LONG_POLL_SECONDS / 2
             self._pause = POLL_EVERY if early else 0.0
         return [(poll.position, event) for event in poll.events]
 
@@ -241,12 +264,11 @@ class Session:
         """Seconds to wait after a poll that was answered."""
         return self._pause
 
-    def _unknown(self) -> Batch:
+    def _unknown(self, now: float) -> Batch:
         """Nobody knows the task: nothing, or its end when that has been so for too long."""
-        assert self._last_contact is not None
         if self._unknown_since is None:
-            self._unknown_since = self._last_contact
-        if self._last_contact - self._unknown_since < UNKNOWN_WAIT:
+            self._unknown_since = now
+        if now - self._unknown_since < UNKNOWN_WAIT:
             return []
         message = "There is no such task." if self.view.position == START else "The task is no longer known."
         end = End("failed", {"code": "unknown_task", "message": message})
@@ -264,7 +286,9 @@ class Session:
         if not isinstance(error, GatewayUnavailable):
             raise error
         now = self._clock()
-        away = self._last_contact is None or now - self._last_contact > self._patience
+        if self._away_since is None:
+            self._away_since = now
+        away = not self._reached or now - self._away_since > self._patience
         if away and self._decides(trouble):
             raise error
         self._ways.failed(trouble, now)
@@ -283,4 +307,6 @@ class Session:
     def _refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         if status != 200:
             self._retry_after = retry_after(headers.get("retry-after", ""))
+            if is_passing(status, body):
+                self._contact()
             raise refusal(status, body)

@@ -49,6 +49,11 @@ class Ways:
         self.way = self._polls if self._polls is not None and now < self._again_at else "stream"
         return self.way
 
+    def look(self) -> Way:
+        """One poll before anything else, which decides nothing about the ways; the way that it takes."""
+        self.way = "poll"
+        return self.way
+
     def stream_brought(self) -> None:
         """The stream brought an event: streams get through."""
         self._polls = None

@@ -80,9 +80,9 @@ class Wire(Generic[Http]):
     def _url(self, task_id: str, what: str) -> str:
         return f"{self._base_url}/tasks/{check_task_id(task_id)}/{what}"
 
-    def _session(self, task_id: str, after: Position | str | None) -> Session:
+    def _session(self, task_id: str, after: Position | str | None, *, look_first: bool = False) -> Session:
         position = Position.parse(after) if isinstance(after, str) else after
-        return self._new_session(task_id, after=position)
+        return self._new_session(task_id, after=position, look_first=look_first)
 
     def _plain(self) -> dict[str, Any]:
         """Options of a request that no session makes."""

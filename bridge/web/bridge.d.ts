@@ -75,7 +75,7 @@ export interface FollowOptions {
   ticket?: string | (() => string | Promise<string>)
   /** As of fetch. `include` sends cookies to another origin as well. */
   credentials?: RequestCredentials
-  /** A position: the view's text holds only what came after it. */
+  /** A position: the view's texts hold only what came after it. Everything else is whole: one poll asks first. */
   after?: string
   /** Stops the following, like `close()`. */
   signal?: AbortSignal
@@ -178,6 +178,8 @@ export class Session {
     taskId: string,
     options?: {
       after?: string | null
+      /** Whether to begin with one poll that shows all but the text up to `after`. */
+      lookFirst?: boolean
       /** Whether streams are tried at all. */
       streams?: boolean
       /** Whether the gateway is known to be there, so that its absence will pass. */
@@ -204,7 +206,8 @@ export class Session {
   /** Whether it was new. */
   polled(status: number, headers: Headers, body: string): boolean
   pause(): number
-  isBehind(status: number, body: string): boolean
+  /** What a poll beside a stream has seen, and the stream has not brought: a function that folds it, or null. */
+  ahead(status: number, body: string): (() => boolean) | null
   /** Seconds to wait before `next`. Throws the error when it won't pass, or when it is time to give up. */
   failed(error: unknown): number
 }

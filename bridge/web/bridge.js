@@ -16,21 +16,25 @@
 // 3. Resume from what was complete: an event that was cut off is forgotten with its connection.
 // 4. Come back politely: first as the server asked (`retry:`), then twice as long each time, jittered.
 // 5. Give up only when there is nobody: a gateway that was never reached fails at once, one that was reached,
-//    or that this module came from, may be away for `patienceSeconds`, one that opens streams is waited for
-//    as long as it takes.
+//    or that this module came from, may be away for `patienceSeconds`, one that answers is waited for as long
+//    as it takes, also while it says of itself that it can't serve now.
 // 6. Three ways, the best that gets through: a stream, long polls, polls. A stream that is kept back by
-//    somebody in between shows nothing at all, not even the `retry:` that the gateway begins with.
+//    somebody in between shows nothing at all, not even the `retry:` that the gateway begins with. The first
+//    long poll of a row doesn't wait: it brings what there is, and tells that polls get through.
 // 7. And back: from polls a stream is tried again after a minute, then ever more rarely.
-// 8. A poll is folded like a stream, and the view is the same.
+// 8. A poll is folded like a stream, and the view is the same. Who comes with a position knows no more of the
+//    task than that, so one poll shows all the rest first.
 // 9. EventSource shows neither comments nor its own reconnects, so instead of waiting for heartbeats one
 //    asks now and then whether the log is ahead of what the stream has brought. If so the stream is mute: one
 //    that had brought something may just be dead, and is opened anew; one that hadn't is given up (rule 6).
+//    When two looks in a row fail, it is no longer said to be open.
 // 10. A view that was handed out is never changed. Whoever is slow skips views, but never the last.
 // 11. Names that come from the task (fields, data) never become keys by assignment: "__proto__" is a name
 //    like others. Nothing here touches a document, and text stays text.
 // 12. Browsers keep six connections to a host that speaks HTTP/1.1, for all tabs together: were they all held,
 //    not even a page would load any more. So whatever holds one for long takes a seat first, of which there
-//    are four. Without one there are only short polls, until a seat is free.
+//    are four. Without one there are only short polls, until a seat is free. Pages of plain http:// (but
+//    localhost) can't count together, so each counts for itself.
 
 // --- Errors ------------------------------------------------------------------------------------------------
 
@@ -180,7 +184,7 @@ const isObject = (value) => typeof value === "object" && value !== null && !Arra
 const text = (value) => (isText(value) ? value : undefined);
 const count = (value = 0) => (isCount(value) ? value : undefined);
 const flag = (value = false) => (typeof value === "boolean" ? value : undefined);
-const any = (value = null) => value;
+const any = (value) => value;
 const oneOf = (...known) => (value) => (known.includes(value) ? value : undefined);
 const optional = (check) => (value) => (value == null ? null : check(value) ? value : undefined);
 const allOf = (check) => (value) => {
@@ -196,7 +200,7 @@ const time = optional((value) => /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value) && Dat
 
 const PROGRESS = { progress: optional(isFraction), message: optional(isText) };
 const END = {
-  state: oneOf(...TERMINAL), result: any, usage: optional(isObject), truncated: flag,
+  state: oneOf(...TERMINAL), result: optional(() => true), usage: optional(isObject), truncated: flag,
   error: optional((value) => isObject(value) && isText(value.code) && isText(value.message)),
 };
 const EVENTS = new Map(Object.entries({
@@ -205,7 +209,7 @@ const EVENTS = new Map(Object.entries({
   },
   chunk: { text, field: (value = MAIN_FIELD) => text(value) },
   progress: PROGRESS,
-  data: { name: text, value: (value) => value },
+  data: { name: text, value: any },
   reset: { reason: text, attempt: count },
   end: { ...END, length: allOf(isCount) },
 }));
@@ -400,6 +404,12 @@ class Ways {
     return this.way;
   }
 
+  /** One poll before anything else, which decides nothing about the ways. */
+  look() {
+    this.way = "poll";
+    return this.way;
+  }
+
   streamBrought() {
     this.#polls = null;
     this.#brought = true;
@@ -435,6 +445,8 @@ const POLL_EVERY = 2;
 const NEWS_PAUSE = 0.5; // between long polls: text comes in pieces, not in letters
 const UNKNOWN_WAIT = 600;
 const STEADY = 10; // a stream that lasted so long was a good one
+// What a gateway that is there says of itself with a 503; a proxy says 503 too, of one that is away.
+const PASSING = ["redis_away", "draining", "auth_unavailable"];
 const TIMES = {
   openSeconds: 5, // how long a stream may take to bring a byte; the gateway sends its `retry:` at once
   silenceSeconds: 45, // how long it may be silent; the gateway's heartbeats come every 15 s
@@ -449,8 +461,9 @@ const POLL_HEADERS = { "Cache-Control": "no-cache", Accept: "application/json" }
  * Whoever does the I/O asks `next` for each request. For a stream, `answered` is told the response's head and
  * `receive` each piece of its body; for a poll, `polled` is told all at once, and `pause` says how long to
  * wait. What goes wrong, and a stream that ends before the session is `done`, goes to `failed`, which says
- * how long to wait, or throws what won't pass. With `after`, the view holds only the text after it; `reached`
- * says that the gateway is known to be there.
+ * how long to wait, or throws what won't pass. With `after`, the view holds only the text after it; what it
+ * has else is that of the events since, or, with `lookFirst`, what a poll before them shows. `reached` says
+ * that the gateway is known to be there.
  */
 export class Session {
   done = false;
@@ -463,12 +476,15 @@ export class Session {
   #pause = 0;
   #retryAfter = 0;
   #asked = 0;
+  #looking;
+  #waits = false;
+  #onPolls = false; // whether the latest request was a poll that was answered
   #opened = null;
   #reached;
   #awaySince = null;
   #unknownSince = null;
 
-  constructor(taskId, { after = null, streams = true, reached = false, ...options } = {}) {
+  constructor(taskId, { after = null, lookFirst = false, streams = true, reached = false, ...options } = {}) {
     // "." and ".." are steps in a path.
     if (!isText(taskId) || !TASK_ID.test(taskId) || taskId === "." || taskId === "..") {
       throw invalid("a task id is 1-200 characters of A-Z a-z 0-9 . _ : ~ -, but not . or .. alone");
@@ -479,6 +495,7 @@ export class Session {
     this.#options = { ...TIMES, ...Object.fromEntries(given) };
     this.view = new View(taskId);
     this.view.position = position;
+    this.#looking = lookFirst && !isSame(position, START);
     this.#reached = reached;
     this.#ways = new Ways(streams);
     this.#backoff = new Backoff(this.#options.jitter);
@@ -495,7 +512,9 @@ export class Session {
     this.#asked = clock();
     this.#opened = null;
     this.#retryAfter = 0;
-    const way = this.#ways.choose(this.#asked);
+    const way = this.#looking ? this.#ways.look() : this.#ways.choose(this.#asked);
+    this.#waits = way === "long_poll" && this.#onPolls;
+    this.#onPolls = false;
     if (way === "stream") {
       this.#decoder = new Decoder();
       const headers = { "Cache-Control": "no-cache", Accept: STREAM_TYPE, "Accept-Encoding": "identity" };
@@ -504,7 +523,7 @@ export class Session {
       return { way, query: {}, headers, answerSeconds: openSeconds, silenceSeconds };
     }
     const query = this.since("0");
-    const wait = way === "long_poll" ? LONG_POLL_SECONDS : 0;
+    const wait = this.#waits ? LONG_POLL_SECONDS : 0;
     if (wait) query.wait = String(wait);
     const answerSeconds = wait + ANSWER_SECONDS;
     return { way, query, headers: { ...POLL_HEADERS }, answerSeconds, silenceSeconds: ANSWER_SECONDS };
@@ -592,19 +611,27 @@ export class Session {
     const asked = retryAfter(headers.get("retry-after"));
     if (status !== 404) this.#refuse(status, headers, body);
     const now = this.#answeredNow();
+    const looked = this.#looking;
+    this.#looking = false;
+    this.#onPolls = this.way !== "stream";
     this.#backoff.forgive();
-    this.#pause = asked || POLL_EVERY;
+    this.#pause = looked ? 0 : asked || POLL_EVERY;
     if (status === 404) return this.#unknown(now);
-    this.#unknownSince = null;
     const answer = read(body, VIEW, "a view");
-    const news = this.view.isOlderThan(answer);
-    if (news) this.view.merge(answer);
-    this.done = TERMINAL.includes(answer.state) && isSame(answer.position, this.view.position);
+    const news = this.#fold(answer, looked && isSame(answer.position, this.view.position));
     if (this.way === "long_poll") {
       // Whoever answers early with nothing new ignores `wait`: that is a poll like any other.
-      const early = now - this.#asked < LONG_POLL_SECONDS / 2;
+      const early = this.#waits && now - this.#asked < LONG_POLL_SECONDS / 2;
       this.#pause = news ? NEWS_PAUSE : early ? POLL_EVERY : 0;
     }
+    return news;
+  }
+
+  #fold(answer, news = false) {
+    this.#unknownSince = null;
+    news ||= this.view.isOlderThan(answer);
+    if (news) this.view.merge(answer);
+    this.done = TERMINAL.includes(answer.state) && isSame(answer.position, this.view.position);
     return news;
   }
 
@@ -613,13 +640,15 @@ export class Session {
     return this.#pause;
   }
 
-  /** Whether a poll beside a stream has seen what the stream has not brought. */
-  isBehind(status, body) {
+  /** What a poll beside a stream has seen, and the stream not brought: a function that folds it, or null. */
+  ahead(status, body) {
+    let answer = null;
     try {
-      return status === 200 && this.view.isOlderThan(read(body, VIEW, "a view"));
+      if (status === 200) answer = read(body, VIEW, "a view");
     } catch {
-      return false; // It will be told by a poll that counts.
+      // It will be told by a poll that counts.
     }
+    return answer && this.view.isOlderThan(answer) ? () => this.#fold(answer) : null;
   }
 
   #unknown(now) {
@@ -659,24 +688,30 @@ export class Session {
   #refuse(status, headers, body) {
     if (status === 200) return;
     this.#retryAfter = retryAfter(headers.get("retry-after"));
+    if (status === 503 && PASSING.includes(wordsOf(body).code)) this.#answeredNow();
     throw refusal(status, body);
+  }
+}
+
+/** The code of an error in a gateway's own words, and its message on one line: empty for anything else. */
+function wordsOf(body) {
+  try {
+    const { code, message } = JSON.parse(body).error;
+    return { code, message: message.replace(/\s+/g, " ").trim().slice(0, 300) };
+  } catch {
+    return { code: "", message: "" };
   }
 }
 
 /** The error that an answer with this status means. Quotes the gateway's own words, if there are any. */
 function refusal(status, body) {
-  let said = "";
-  try {
-    said = JSON.parse(body).error.message.replace(/\s+/g, " ").trim().slice(0, 300);
-  } catch {
-    // Somebody else's answer.
-  }
-  const why = `${said || "no reason given"} (${status})`;
+  const { message } = wordsOf(body);
+  const why = `${message || "no reason given"} (${status})`;
   if ([408, 425, 429].includes(status) || status >= 500) {
     return unavailable(`the gateway can't serve now: ${why}`, { status });
   }
   if (status !== 404) return new BridgeError("refused", `the gateway refused: ${why}`, { status });
-  const absent = said || "no such task, or no gateway at this address";
+  const absent = message || "no such task, or no gateway at this address";
   return new BridgeError("not_found", `${absent} (404)`, { status });
 }
 
@@ -687,8 +722,10 @@ const LATE_SECONDS = 1; // how long a stream may be behind what a poll has seen
 const REOPEN_SECONDS = 20; // how long the browser's own reconnect may take
 const SEATS = 4; // what may hold a connection for long, in all tabs of a browser together
 const NO_SEAT = "as many streams as the browser can hold are open already";
+const NO_SIGN = "the gateway gives no sign, though its stream was not cut";
 const MUTE = "nothing comes through: somebody in between may hold the stream back";
 const LATE_ANSWER = "the gateway didn't answer in time";
+const LONGEST_TIMER = 2 ** 31 - 1; // ms; setTimeout takes more for nothing
 const TRANSPORTS = ["auto", "eventsource", "fetch", "poll"];
 
 const CLOSED = Symbol("closed");
@@ -703,7 +740,7 @@ export function follow(taskId, options = {}) {
   return new Following(taskId, options);
 }
 
-/** One request, or one stream: it can be cut at any time, by whoever finds a reason, and leaves nothing. */
+/** One request, stream or pause: it can be cut at any time, by whoever finds a reason, and leaves nothing. */
 class Line {
   #abort = new AbortController();
   #timer;
@@ -730,7 +767,7 @@ class Line {
   later(seconds, callback) {
     clearTimeout(this.#timer);
     this.turn += 1;
-    if (this.cause === null) this.#timer = setTimeout(callback, seconds * 1000);
+    if (this.cause === null) this.#timer = setTimeout(callback, Math.min(seconds * 1000, LONGEST_TIMER));
   }
 
   /** Lets it fail as `kind` unless something comes in that time. */
@@ -757,7 +794,6 @@ class Following {
   #version = 0;
   #change = newChange();
   #line = null;
-  #wake = null;
   #backingOff = false;
   #closing = false;
   #over = false;
@@ -774,7 +810,7 @@ class Following {
     // Where nobody says where the gateway is, it is the one that this module came from.
     const reached = options.baseUrl === undefined;
     const times = { openSeconds, silenceSeconds, patienceSeconds };
-    this.#session = new Session(taskId, { after, streams, reached, ...times });
+    this.#session = new Session(taskId, { after, lookFirst: true, streams, reached, ...times });
     this.#base = new URL(`tasks/${taskId}/`, baseOf(options.baseUrl));
     this.#EventSource = eventSourceFor(options, transport);
     this.#view = this.#session.view.toJSON();
@@ -824,14 +860,12 @@ class Following {
   /** Drops the connection, and comes back at once by the position. */
   reconnect() {
     this.#line?.cut(AGAIN);
-    this.#wake?.();
   }
 
   /** Stops following; the task goes on, and `done` gives the view so far. */
   close() {
     this.#closing = true;
     this.#line?.cut(CLOSED);
-    this.#wake?.();
   }
 
   // --- The loop --------------------------------------------------------------------------------------------
@@ -898,21 +932,16 @@ class Following {
   /** Waits, unless somebody says before that it is time. */
   async #sleep(seconds) {
     if (seconds > 0 && !this.#closing && !this.#session.done) {
-      await new Promise((resolve) => {
-        const timer = setTimeout(resolve, seconds * 1000);
-        this.#wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
+      const line = (this.#line = new Line());
+      await line.wait(new Promise((resolve) => line.later(seconds, resolve))).catch(() => {});
+      this.#line = null;
     }
-    this.#wake = null;
     this.#backingOff = false;
   }
 
   /** The network is back, or somebody looks at the page again: no time to wait for a backoff. */
   #hurry() {
-    if (this.#backingOff && globalThis.document?.visibilityState !== "hidden") this.#wake?.();
+    if (this.#backingOff && globalThis.document?.visibilityState !== "hidden") this.#line?.cut(AGAIN);
   }
 
   /** New events were folded: hand out a view. */
@@ -1059,6 +1088,7 @@ class Following {
     for (const kind of KINDS) {
       on(kind, ({ data, lastEventId }) => {
         failures = 0;
+        this.#tell("open");
         this.#watch(line, CHECK_SECONDS.length);
         this.#publish(this.#session.heard([{ event: kind, data, id: lastEventId }]).length > 0);
       });
@@ -1079,26 +1109,26 @@ class Following {
   }
 
   /** Rule 9: after a while without an event, look whether there should have been one. */
-  #watch(line, round) {
+  #watch(line, round, failures = 0) {
     const seconds = CHECK_SECONDS[Math.min(round, CHECK_SECONDS.length - 1)];
-    line.later(seconds, () => this.#check(line, round).catch((error) => line.cut(error)));
+    line.later(seconds, () => this.#check(line, round, failures).catch((error) => line.cut(error)));
   }
 
-  async #check(line, round) {
+  async #check(line, round, failures) {
     const { turn } = line;
     const answer = await this.#glance(line).catch(() => null);
     if (line.turn !== turn) return; // An event came, or the stream ended: all is well, or known.
-    if (!answer || !this.#session.isBehind(answer.status, answer.body)) {
-      this.#watch(line, round + 1);
+    const failed = !answer || answer.status >= 500;
+    const fold = failed ? null : this.#session.ahead(answer.status, answer.body);
+    if (!fold) {
+      if (!failed) this.#tell("open");
+      else if (failures === 1) this.#tell("waiting", { reason: NO_SIGN });
+      this.#watch(line, round + 1, failed ? failures + 1 : 0);
       return;
     }
     line.later(LATE_SECONDS, () => {
-      try {
-        this.#publish(this.#session.polled(answer.status, answer.headers, answer.body));
-        line.cut(unavailable(MUTE, { kind: "mute" }));
-      } catch (error) {
-        line.cut(error);
-      }
+      this.#publish(fold());
+      line.cut(unavailable(MUTE, { kind: "mute" }));
     });
   }
 
@@ -1119,8 +1149,9 @@ class Following {
   async #whyClosed(line) {
     line.expect(ANSWER_SECONDS, "broken", LATE_ANSWER);
     const { status, headers, body } = await this.#glance(line);
-    // The stream of a task that isn't there would have waited for it: here is no gateway.
-    if (status === 404) throw refusal(status, body);
+    // The stream of a task that isn't there would have waited for it: here is no gateway. Where streams were
+    // opened before there is one, and what refused this one was somebody in between.
+    if (status === 404 && !this.#stats.connects) throw refusal(status, body);
     this.#publish(this.#session.polled(status, headers, body));
     if (!this.#session.done) throw unavailable("the stream was refused, but not the poll");
   }
@@ -1159,28 +1190,39 @@ function eventSourceFor(options, transport) {
 
 /** Takes one of the seats at this host (rule 12): a function that leaves it, or null when there is none.
  *
- * Locks are shared by all tabs of an origin, and those of a closed tab are free again. Where there are none
- * (outside of browsers, and on pages of plain http:// but localhost) there is always a seat.
+ * Locks are shared by all tabs of an origin, and those of a closed tab are free again. A page that has none
+ * (of plain http:// but localhost, or not allowed any) counts its own seats. Outside of browsers there is
+ * always a seat.
  */
 async function takeSeat(origin) {
   const page = globalThis.document ?? globalThis.WorkerGlobalScope;
-  const locks = page && globalThis.navigator?.locks;
-  if (!locks || speaksHttp2(origin)) return () => {};
+  if (!page || speaksHttp2(origin)) return () => {};
+  const locks = globalThis.navigator?.locks;
+  if (!locks) return takeSeatHere(origin);
   const options = { ifAvailable: true };
   for (let number = 1; number <= SEATS; number++) {
     const seat = await new Promise((resolve) => {
       const name = `bridge ${origin} ${number}`;
       // A lock is held until the promise that its callback returns is resolved, which is to leave the seat.
       const take = (lock) => lock && new Promise(resolve);
-      // Without a lock that is done at once; a page that may not have any gets an error, and its seat.
+      // Without a lock that is done at once; a page that may not have any gets an error.
       locks.request(name, options, take).then(
         () => resolve(null),
-        () => resolve(() => {}),
+        () => resolve(takeSeatHere(origin)),
       );
     });
     if (seat) return seat;
   }
   return null;
+}
+
+const taken = new Map(); // how many seats at each host this page holds without locks
+
+function takeSeatHere(origin) {
+  const before = taken.get(origin) ?? 0;
+  if (before >= SEATS) return null;
+  taken.set(origin, before + 1);
+  return () => taken.set(origin, taken.get(origin) - 1);
 }
 
 /** Whether all requests to this host share one connection, as far as the browser tells. */

@@ -26,15 +26,23 @@ class Both:
         with Client(url, **options) as client:
             return list(client.events(task_id, after=after))
 
-    async def follow(self, url: str, task_id: str, look: Callable[[View], None], **options: Any) -> None:
+    async def follow(
+        self,
+        url: str,
+        task_id: str,
+        look: Callable[[View], None],
+        *,
+        after: Position | str | None = None,
+        **options: Any,
+    ) -> None:
         """`look` at each view that `follow` yields."""
         if self._async:
             async with AsyncClient(url, **options) as client:
-                async for view in client.follow(task_id):
+                async for view in client.follow(task_id, after=after):
                     look(view)
             return
         with Client(url, **options) as client:
-            for view in client.follow(task_id):
+            for view in client.follow(task_id, after=after):
                 look(view)
 
     async def texts(self, url: str, **options: Any) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.client.answers import json_object, refusal, retry_after
+from bridge.client.answers import is_passing, json_object, refusal, retry_after
 from bridge.client.backoff import LONGEST_RETRY
 from bridge.errors import ClientError, GatewayUnavailable, RequestRefused, TaskNotFound
 
@@ -52,3 +52,22 @@ def test_what_is_no_json_object(body: bytes) -> None:
     """A body that isn't a JSON object is from no gateway."""
     with pytest.raises(ClientError, match="is this a gateway"):
         json_object(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "passing"),
+    [
+        (503, b'{"error":{"code":"redis_away","message":"m"}}', True),
+        (503, b'{"error":{"code":"draining","message":"m"}}', True),
+        (503, b'{"error":{"code":"auth_unavailable","message":"m"}}', True),
+        (502, b'{"error":{"code":"redis_away","message":"m"}}', False),
+        (503, b'{"error":{"code":"other","message":"m"}}', False),
+        (503, b'{"error":{"code":["redis_away"],"message":"m"}}', False),
+        (503, b'{"error":"redis_away"}', False),
+        (503, b"<html>", False),
+        (503, b"", False),
+    ],
+)
+def test_whose_trouble(status: int, body: bytes, passing: bool) -> None:
+    """A gateway that says that it can't serve now is there; a proxy that says so of it is not the gateway."""
+    assert is_passing(status, body) is passing

@@ -93,6 +93,7 @@ class Runner:
         self.session = Session(
             "job",
             after=None if after is None else Position.parse(after),
+            look_first=case.get("look_first", False),
             patience_seconds=case.get("patience", 60),
             clock=lambda: 1000.0 + self.now,
             jitter=lambda: float(case.get("jitter", 1)),
@@ -104,16 +105,11 @@ class Runner:
         began = self.now
         request = self.session.next()
         assert (request.way, self.session.way) == (way, way)
-        assert (
-            dict(request.query)
-            == {
-                "stream": {},
-                "long_poll": {"after": one.get("after", "0"), "wait": "25"},
-                "poll": {"after": one.get("after", "0")},
-            }[way]
-        ), request
+        wait = one.get("wait", 25) if way == "long_poll" else 0
+        after = {} if way == "stream" else {"after": one.get("after", "0")}
+        assert dict(request.query) == after | ({"wait": str(wait)} if wait else {})
         assert request.headers.get("Last-Event-ID") == one.get("last_event_id")
-        assert request.answer_seconds == {"stream": 5, "long_poll": 35, "poll": 10}[way]
+        assert request.answer_seconds == (5 if way == "stream" else wait + 10)
         batch: Batch = []
         pause: float | None = None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 
@@ -155,6 +156,42 @@ async def test_patience_ends(both: Both) -> None:
     with gateway(Answer([SOON]), plain("", 503)) as server:
         with pytest.raises(GatewayUnavailable, match="closed the stream"):
             await both.events(server.url, patience_seconds=-1)
+
+
+async def test_a_slow_reader_is_no_outage(both: Both) -> None:
+    """Patience is for a gateway that is away: the time since the last byte was read doesn't count, be it that
+    nothing came or that the caller was busy with a view.
+    """
+    first = Answer([SOON, wire("7-1", Chunk("Hel"))], then="reset")
+    with gateway(first, Answer([wire("7-2", Chunk("lo")), END])) as server:
+        # Any time at all would be too long.
+        assert (await both.texts(server.url, patience_seconds=0))[-1] == "Hello"
+
+
+async def test_coming_with_a_position(both: Both) -> None:
+    """`follow` shows at once what the task is like now, also at that very position; `events` asks for nothing
+    but the events.
+    """
+    view = View("job").as_dict()
+    now = {**view, "position": "7-2", "state": "running", "attempt": 2, "progress": 0.5, "reset": False}
+    stream = Answer([wire("7-3", Chunk("lo")), END])
+    with gateway(plain(json.dumps(now)), stream, stream) as server:
+        seen: list[tuple[str, int, float | None, str]] = []
+        await both.follow(
+            server.url,
+            "job",
+            lambda view: seen.append((view.state, view.attempt, view.progress, view.text)),
+            after="7-2",
+        )
+        events = await both.events(server.url, after="7-2")
+    assert seen[0] == ("running", 2, 0.5, "")
+    assert seen[-1] == ("succeeded", 2, 0.5, "lo")
+    assert [event.kind for _, event in events] == ["chunk", "end"]
+    assert [request.path for request in server.requests] == [
+        "/tasks/job/status?after=7-2",
+        "/tasks/job/events",
+        "/tasks/job/events",
+    ]
 
 
 @pytest.mark.parametrize("what", ["status", "cancel"])

@@ -69,7 +69,9 @@ test('it is used where it fits: no headers, no fetch of their own, no cookies to
 })
 
 test('credentials and a position reach it', async () => {
-  await page(undefined, { credentials: 'include', after: '7-3' })
+  const gateway = new Gateway(polled('7-3'))
+  await page(gateway, { credentials: 'include', after: '7-3' })
+  assert.deepEqual(gateway.requests, ['status?after=7-3'])
   assert.deepEqual(FakeEventSource.latest.options, { withCredentials: true })
   assert.equal(FakeEventSource.latest.url, 'http://gateway.test/base/tasks/job/events?after=7-3')
 })
@@ -103,7 +105,7 @@ test('a stream that is behind the log is mute: the poll is folded, and long poll
   await pass(1)
   assert.deepEqual(views.map(({ text }) => text), ['Hello'])
   assert.equal(FakeEventSource.latest.readyState, 2)
-  assert.equal(gateway.requests.at(-1), 'status?after=7-2&wait=25')
+  assert.equal(gateway.requests.at(-1), 'status?after=7-2')
   assert.deepEqual(states().slice(-2), ['waiting eventsource', 'connecting long_poll'])
   assert.equal(task.stats.way, 'long_poll')
 })
@@ -133,7 +135,7 @@ test('a stream that had brought something, and is then behind, may just be dead:
   FakeEventSource.latest.open()
   await pass(4)
   assert.equal(task.view.text, 'Hello!')
-  assert.equal(gateway.requests.at(-1), 'status?after=7-3&wait=25')
+  assert.equal(gateway.requests.at(-1), 'status?after=7-3')
 })
 
 test('an event while the log is looked at makes the look void', async () => {
@@ -172,13 +174,30 @@ test('a look that fails says nothing about the stream', async () => {
   assert.equal(FakeEventSource.latest.readyState, 1)
 })
 
+test('a stream beside which two looks in a row fail is not said to be open, until there is a sign', async () => {
+  const away = [refused, answer({}, 502)]
+  const gateway = new Gateway(refused, polled('7-1'), ...away, refused, polled('7-1'), ...away)
+  const { states } = await page(gateway)
+  FakeEventSource.latest.open()
+  FakeEventSource.latest.emit('chunk', '7-1', { text: 'a' })
+  const told = []
+  for (let look = 0; look < 8; look++) {
+    await pass(15)
+    told.push(states().at(-1).split(' ')[0])
+  }
+  assert.deepEqual(told, ['open', 'open', 'open', 'waiting', 'waiting', 'open', 'open', 'waiting'])
+  FakeEventSource.latest.emit('chunk', '7-2', { text: 'b' })
+  assert.equal(states().at(-1), 'open eventsource')
+  assert.equal(states().length, 6)
+})
+
 test('a stream that does not open in time is mute', async () => {
   const gateway = new Gateway(never)
   const { states } = await page(gateway)
   await pass(4.9)
   assert.deepEqual(gateway.requests, [])
   await pass(0.1)
-  assert.deepEqual(gateway.requests, ['status?after=0&wait=25'])
+  assert.deepEqual(gateway.requests, ['status?after=0'])
   assert.deepEqual(states().slice(-1), ['connecting long_poll'])
 })
 
@@ -254,11 +273,27 @@ test('closed for good, the status says that the task has ended', async () => {
 })
 
 test('closed for good with the position of the end, there is nothing more', async () => {
-  const gateway = new Gateway(polled('7-9', { state: 'succeeded' }))
+  const ended = polled('7-9', { state: 'succeeded' })
+  const gateway = new Gateway(polled('7-9'), ended)
   const { task } = await page(gateway, { after: '7-9' })
   FakeEventSource.latest.breaks(2)
   await task.done
-  assert.deepEqual(gateway.requests, ['status?after=7-9'])
+  assert.deepEqual(gateway.requests, ['status?after=7-9', 'status?after=7-9'])
+})
+
+test('closed for good by somebody in between, a task that is not there yet is waited for', async () => {
+  const unknown = answer({ error: { code: 'not_found', message: 'There is no such task.' } }, 404)
+  const { task, connections } = await page(new Gateway(unknown))
+  FakeEventSource.latest.open()
+  await pass(1)
+  FakeEventSource.latest.breaks()
+  FakeEventSource.latest.breaks(2)
+  await settled()
+  assert.equal(connections.at(-1).state, 'waiting')
+  await pass(connections.at(-1).retryInSeconds)
+  FakeEventSource.latest.open()
+  FakeEventSource.latest.emit('end', '7-1', { state: 'succeeded' })
+  assert.equal((await task.done).state, 'succeeded')
 })
 
 for (const [status, code] of [[401, 'refused'], [403, 'refused'], [400, 'refused'], [404, 'not_found']]) {

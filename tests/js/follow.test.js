@@ -124,7 +124,7 @@ for (const [what, held] of [['not even a head', never], ['only a head', stream()
     assert.equal(task.view.text, 'Hello')
     await pass(1)
     assert.equal((await task.done).position, '7-3')
-    assert.deepEqual(gateway.requests, ['events', 'status?after=0&wait=25', 'status?after=7-2&wait=25'])
+    assert.deepEqual(gateway.requests, ['events', 'status?after=0', 'status?after=7-2&wait=25'])
     assert.deepEqual(states(), [
       'connecting fetch', 'waiting fetch', 'connecting long_poll', 'open long_poll', 'closed long_poll',
     ])
@@ -135,7 +135,7 @@ test('a fetch that can not read streams is no reason to give up', async () => {
   const bodiless = () => Object.assign(new Response(null, { headers: { 'content-type': 'text/event-stream' } }))
   const gateway = new Gateway(bodiless, polled('7-1', { state: 'succeeded' }))
   await watch({ fetch: gateway.fetch }).task.done
-  assert.deepEqual(gateway.requests, ['events', 'status?after=0&wait=25'])
+  assert.deepEqual(gateway.requests, ['events', 'status?after=0'])
 })
 
 test('with the transport "poll" there is never a stream', async () => {
@@ -144,8 +144,66 @@ test('with the transport "poll" there is never a stream', async () => {
   const { task } = watch({ fetch: gateway.fetch, transport: 'poll' })
   await pass(120)
   assert.ok(gateway.requests.every((request) => request.startsWith('status')))
-  assert.deepEqual(gateway.requests.map((request) => request.includes('wait')).slice(0, 5), [true, true, true, false, false])
+  assert.deepEqual(gateway.requests.map((request) => request.includes('wait')).slice(0, 5), [false, true, true, false, false])
   task.close()
+})
+
+test('polls are said to get through as soon as one did, however quiet the task is', async () => {
+  const gateway = new Gateway(polled('7-9'), never, polled('7-9'), never)
+  const { task, states } = watch({ fetch: gateway.fetch, after: '7-9' })
+  await pass(5)
+  assert.deepEqual(gateway.requests.slice(1), ['events', 'status?after=7-9', 'status?after=7-9&wait=25'])
+  assert.equal(states().at(-1), 'open long_poll')
+  task.close()
+})
+
+test('who comes with a position sees at once what the task is like, and only the text is cut', async () => {
+  const now = { attempt: 2, progress: 0.5, data: { x: 1 }, created_at: '2026-01-01T00:00:00.000Z' }
+  const first = stream()
+  const gateway = new Gateway(polled('7-9', now), first)
+  const { task, views } = watch({ fetch: gateway.fetch, after: '7-9' })
+  await settled()
+  assert.equal(views.length, 1)
+  const { state, attempt, progress, data, created_at, text } = views[0]
+  assert.deepEqual({ attempt, progress, data, created_at }, now)
+  assert.deepEqual([state, text], ['running', ''])
+  assert.equal(gateway.inits[1].headers.get('last-event-id'), '7-9')
+  first.send(chunk('7-10', 'more') + end('7-11'))
+  assert.deepEqual([(await task.done).text, task.view.attempt], ['more', 2])
+})
+
+test('who comes with the position of the end sees the end', async () => {
+  const gateway = new Gateway(polled('7-9', { state: 'failed', error: { code: 'x', message: 'y' } }))
+  const { task, views } = watch({ fetch: gateway.fetch, after: '7-9' })
+  assert.deepEqual([(await task.done).state, views.length, gateway.requests], ['failed', 1, ['status?after=7-9']])
+})
+
+test('a gateway that says that it can not serve now is waited for, also by who polls', async () => {
+  const away = answer({ error: { code: 'redis_away', message: 'x' } }, 503, { 'retry-after': '2' })
+  const busy = Array.from({ length: 60 }, () => away)
+  const { task, states } = watch({ fetch: new Gateway(polled('7-1'), ...busy).fetch, transport: 'poll' })
+  await pass(300)
+  assert.equal(states().at(-1), 'waiting poll'.replace('poll', task.stats.way))
+  task.close()
+})
+
+test('a proxy that says so of it is not it', async () => {
+  const away = answer({ error: { code: 'no_backend', message: 'x' } }, 503)
+  const busy = Array.from({ length: 60 }, () => away)
+  const { task } = watch({ fetch: new Gateway(polled('7-1'), ...busy).fetch, transport: 'poll' })
+  await pass(300)
+  await assert.rejects(task.done, { code: 'unavailable', status: 503 })
+})
+
+test('no time is too long for a timer', async () => {
+  const { task, first } = await streaming({ silenceSeconds: Infinity, openSeconds: 1e9, patienceSeconds: Infinity })
+  const timers = mock.method(globalThis, 'setTimeout')
+  first.send(chunk('7-1', 'a'))
+  await settled()
+  assert.ok(timers.mock.callCount() > 0)
+  for (const { arguments: [, milliseconds] } of timers.mock.calls) assert.ok(milliseconds < 2 ** 31, `${milliseconds}`)
+  first.send(end('7-2'))
+  await task.done
 })
 
 test('a loop gets views as they come, and ends with the last', async () => {
@@ -403,6 +461,21 @@ test('an address may be written with or without its last slash, and as a URL', a
   }
 })
 
+/** Runs with these globals, as in a browser. */
+async function inBrowser(globals, act) {
+  const all = { document: { addEventListener() {}, removeEventListener() {} }, ...globals }
+  const before = Object.getOwnPropertyDescriptors(globalThis)
+  for (const [name, value] of Object.entries(all)) Object.defineProperty(globalThis, name, { value, configurable: true })
+  try {
+    await act()
+  } finally {
+    for (const name of Object.keys(all)) {
+      if (before[name]) Object.defineProperty(globalThis, name, before[name])
+      else delete globalThis[name]
+    }
+  }
+}
+
 test('close() while a seat is sought begins no stream, and leaves the seat', async () => {
   const held = new Set()
   const locks = {
@@ -413,18 +486,40 @@ test('close() while a seat is sought begins no stream, and leaves the seat', asy
       held.delete(name)
     },
   }
-  const page = { document: { addEventListener() {}, removeEventListener() {} }, navigator: { locks } }
-  const before = Object.getOwnPropertyDescriptors(globalThis)
-  for (const [name, value] of Object.entries(page)) Object.defineProperty(globalThis, name, { value, configurable: true })
   const gateway = new Gateway(stream())
-  const { task } = watch({ fetch: gateway.fetch })
-  await Promise.resolve()
-  task.close()
-  await task.done
-  await settled()
-  for (const name of Object.keys(page)) {
-    if (before[name]) Object.defineProperty(globalThis, name, before[name])
-    else delete globalThis[name]
-  }
+  await inBrowser({ navigator: { locks } }, async () => {
+    const { task } = watch({ fetch: gateway.fetch })
+    await Promise.resolve()
+    task.close()
+    await task.done
+    await settled()
+  })
   assert.deepEqual([gateway.requests, [...held]], [[], []])
 })
+
+for (const [what, locks] of [['has no', undefined], ['may not have any', { request: () => Promise.reject(new Error()) }]]) {
+  test(`a page that ${what} locks counts its own seats: the fifth stream is one of short polls`, async () => {
+    const follow = async (...answers) => {
+      const gateway = new Gateway(...answers)
+      const { task } = watch({ fetch: gateway.fetch })
+      await settled()
+      return { task, asked: gateway.requests }
+    }
+    await inBrowser({ navigator: { locks } }, async () => {
+      const six = []
+      for (let n = 0; n < 4; n++) six.push(await follow(never))
+      six.push(await follow(polled('7-1'), never))
+      assert.deepEqual(six.map(({ asked }) => asked[0]), [...Array(4).fill('events'), 'status?after=0'])
+      six[1].task.close()
+      await settled()
+      six.push(await follow(never), await follow(polled('7-1'), never))
+      assert.deepEqual(six.slice(5).map(({ asked }) => asked[0]), ['events', 'status?after=0'])
+      for (const { task } of six) task.close()
+      await settled()
+      six.push(await follow(never))
+      assert.deepEqual(six.at(-1).asked, ['events'])
+      six.at(-1).task.close()
+      await settled()
+    })
+  })
+}

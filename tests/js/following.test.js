@@ -11,7 +11,6 @@ const BASE = {
   created_at: null, started_at: null, updated_at: null, ended_at: null, reset: false,
 }
 const CODES = { unavailable: 'unavailable', not_found: 'not_found', refused: 'refused', nonsense: 'bad_answer' }
-const LIMITS = { stream: 5, long_poll: 35, poll: 10 }
 
 const away = (kind) => new BridgeError('unavailable', kind, { kind })
 const isAbout = (a, b) => assert.ok(Math.abs(a - b) < 1e-6, `${a} is not ${b}`)
@@ -26,10 +25,10 @@ function wire({ at, id, raw, retry, ...event }) {
 class Runner {
   now = 0
 
-  constructor({ after, patience = 60, jitter = 1 }, bytewise) {
+  constructor({ after, look_first: lookFirst, patience = 60, jitter = 1 }, bytewise) {
     this.bytewise = bytewise
     this.session = new Session('job', {
-      after, patienceSeconds: patience, clock: () => 1000 + this.now, jitter: () => jitter,
+      after, lookFirst, patienceSeconds: patience, clock: () => 1000 + this.now, jitter: () => jitter,
     })
   }
 
@@ -54,13 +53,13 @@ class Runner {
     this.now += pause ?? 0
   }
 
-  checkRequest(request, { way, after = '0', last_event_id }) {
+  checkRequest(request, { way, after = '0', wait = way === 'long_poll' ? 25 : 0, last_event_id }) {
     assert.equal(request.way, way)
     assert.equal(this.session.way, way)
-    const queries = { stream: {}, long_poll: { after, wait: '25' }, poll: { after } }
-    assert.deepEqual(request.query, queries[way])
+    const query = wait ? { after, wait: `${wait}` } : { after }
+    assert.deepEqual(request.query, way === 'stream' ? {} : query)
     assert.equal(request.headers['Last-Event-ID'], last_event_id)
-    assert.equal(request.answerSeconds, LIMITS[way])
+    assert.equal(request.answerSeconds, way === 'stream' ? 5 : wait + 10)
   }
 
   stream(one, status) {
