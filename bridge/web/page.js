@@ -6,10 +6,13 @@
 // - Whatever comes from a task is set as text, never as HTML.
 // - What only `bridge demo` has (tasks to start, a worker to kill) appears where `GET demo/` answers.
 //
-// All addresses are relative to this file, so the page works below any path.
+// All addresses are relative to this file, so the page works below any path. `/?task=job-42#ticket=…` brings
+// a ticket along, for gateways that ask for one.
 
 import { follow } from "./bridge.js";
 
+const TICKET = takeTicket();
+const CREDENTIALS = TICKET ? { authorization: `Bearer ${TICKET}` } : {};
 const POLL_MS = 2000;
 const UNKNOWN_MS = 300;
 const BLOCK = 4096;
@@ -30,6 +33,19 @@ const pause = (ms, signal) =>
 
 /** Whether somebody has heard of the task that this view shows. */
 const known = (view) => Boolean(view && view.position !== "0-0");
+
+/** A ticket that came in the address. It is taken out of it at once, before it gets into a history or a picture. */
+function takeTicket() {
+  const query = new URLSearchParams(location.search);
+  const hash = new URLSearchParams(location.hash.slice(1));
+  const found = hash.get("ticket") ?? query.get("ticket");
+  if (found === null) return undefined;
+  query.delete("ticket");
+  hash.delete("ticket");
+  const rest = [["?", String(query)], ["#", String(hash)]].filter(([, part]) => part);
+  history.replaceState(history.state, "", location.pathname + rest.flat().join(""));
+  return found || undefined;
+}
 
 function element(name, className, text) {
   const node = document.createElement(name);
@@ -223,6 +239,7 @@ class Streaming {
     let task;
     try {
       task = follow(this.taskId, {
+        ticket: TICKET,
         onView: (view) => this.#task === task && this.#show(view),
         onConnection: (connection) => this.#task === task && this.#connection(connection),
       });
@@ -346,7 +363,7 @@ class Legacy {
     this.#asking = true;
     this.#numbers.requests++;
     try {
-      const answer = await fetch(url(of(this.#taskId, "/status")), { cache: "no-store" });
+      const answer = await fetch(url(of(this.#taskId, "/status")), { cache: "no-store", headers: CREDENTIALS });
       const text = await answer.text();
       this.#numbers.characters += text.length;
       if (this.#timer === undefined) return;
@@ -488,9 +505,10 @@ function notice(text, bad = false) {
 }
 
 /** One request: `{ok, status, body}`, and in `said` what people should know if it was refused. */
-async function request(path, options) {
+async function request(path, { headers, ...options } = {}) {
   try {
-    const answer = await fetch(url(path), { cache: "no-store", ...options });
+    const all = { ...CREDENTIALS, ...headers };
+    const answer = await fetch(url(path), { cache: "no-store", headers: all, ...options });
     const body = await answer.json().catch(() => null);
     const said = body?.error?.message ?? `The gateway answered ${answer.status}.`;
     return { ok: answer.ok, status: answer.status, body, said };
