@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -224,3 +226,17 @@ def test_watching_needs_no_owner_where_it_is_granted(guarded: Running, writer: W
     assert guarded.get(STATUS, headers=ANN).status_code == 404
     with watch(guarded) as viewer:
         assert viewer.head().status == 401
+
+
+def test_every_request_about_a_task_says_who_may() -> None:
+    """The API's description has 401 exactly where credentials may be asked for, and how they are sent."""
+    document: dict[str, Any] = json.loads((files("bridge.gateway") / "openapi.json").read_text())
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            about_a_task = path.startswith(("/tasks/", "/status"))
+            assert ("401" in operation["responses"]) is about_a_task
+            assert [list(one) for one in operation.get("security", [])] == (
+                [["bearer"], ["ticket"], []] if about_a_task else []
+            )
+            assert ("403" in operation["responses"]) is (method == "post")
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "ticket"}
