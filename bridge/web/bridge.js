@@ -847,9 +847,7 @@ class Following {
   async cancel() {
     const line = new Line();
     try {
-      const brought = await this.#brought(line);
-      line.expect(ANSWER_SECONDS, "broken", LATE_ANSWER);
-      const answer = await this.#ask(line, "cancel", { method: "POST", headers: POLL_HEADERS }, brought);
+      const answer = await this.#ask(line, "cancel", { method: "POST", headers: POLL_HEADERS });
       if (answer.status < 200 || answer.status > 299) throw refusal(answer.status, answer.body);
       return jsonObject(answer.body);
     } finally {
@@ -979,7 +977,9 @@ class Following {
     return this.#arrival(line, Promise.all([asked(headers), asked(ticket)]));
   }
 
-  async #fetch(line, what, { query, headers, ...init }, [own, ticket]) {
+  /** The clock of the answer runs from the request on: what the page brings has a time of its own. */
+  async #fetch(line, what, { way, query, headers, answerSeconds = ANSWER_SECONDS, ...init }) {
+    const [own, ticket] = await this.#brought(line);
     const { credentials, fetch = globalThis.fetch } = this.#options;
     const all = new Headers(own ?? {});
     for (const [name, value] of Object.entries(headers)) all.set(name, value);
@@ -990,12 +990,13 @@ class Following {
     const options = { ...init, headers: all, cache: "no-store", signal: line.signal };
     if (credentials) options.credentials = credentials;
     this.#stats.requests += 1;
+    line.expect(answerSeconds, ...(way === "stream" ? ["mute", MUTE] : ["broken", LATE_ANSWER]));
     return this.#arrival(line, fetch(this.#url(what, query), options));
   }
 
   /** A whole answer. */
-  async #ask(line, what, init, brought) {
-    const response = await this.#fetch(line, what, init, brought);
+  async #ask(line, what, init) {
+    const response = await this.#fetch(line, what, init);
     const { status, headers } = response;
     const body = await this.#arrival(line, response.text());
     this.#stats.characters += body.length;
@@ -1020,9 +1021,7 @@ class Following {
   // --- The ways: polls, fetch streams, EventSource ---------------------------------------------------------
 
   async #poll(request, line) {
-    const brought = await this.#brought(line);
-    line.expect(request.answerSeconds, "broken", LATE_ANSWER);
-    const { status, headers, body } = await this.#ask(line, "status", request, brought);
+    const { status, headers, body } = await this.#ask(line, "status", request);
     const news = this.#session.polled(status, headers, body);
     this.#tell("open");
     this.#publish(news);
@@ -1030,9 +1029,7 @@ class Following {
   }
 
   async #read(request, line) {
-    const brought = await this.#brought(line);
-    line.expect(request.answerSeconds, "mute", MUTE);
-    const response = await this.#fetch(line, "events", request, brought);
+    const response = await this.#fetch(line, "events", request);
     const refused = response.status !== 200 && response.status !== 204;
     const said = refused ? await this.#arrival(line, response.text()) : "";
     this.#session.answered(response.status, response.headers, said);
@@ -1137,17 +1134,14 @@ class Following {
     const own = new Line();
     line.signal.addEventListener("abort", () => own.cut(line.cause), { signal: own.signal });
     try {
-      const brought = await this.#brought(own);
-      own.expect(ANSWER_SECONDS, "broken", LATE_ANSWER);
-      const init = { query: this.#session.since("0"), headers: POLL_HEADERS };
-      return await this.#ask(own, "status", init, brought);
+      return await this.#ask(own, "status", { query: this.#session.since("0"), headers: POLL_HEADERS });
     } finally {
       own.cut();
     }
   }
 
   async #whyClosed(line) {
-    line.expect(ANSWER_SECONDS, "broken", LATE_ANSWER);
+    line.expect(2 * ANSWER_SECONDS, "broken", LATE_ANSWER);
     const { status, headers, body } = await this.#glance(line);
     // The stream of a task that isn't there would have waited for it: here is no gateway. Where streams were
     // opened before there is one, and what refused this one was somebody in between.

@@ -437,6 +437,21 @@ test('headers that can not be had now are as good as a gateway that is away', as
   await task.done
 })
 
+test('headers that take their time are no sign of a stream that is held back, but they have to come', async () => {
+  let give
+  const headers = mock.fn(() => new Promise((resolve) => (give = resolve)))
+  const gateway = new Gateway(never)
+  const { task } = watch({ fetch: gateway.fetch, headers, openSeconds: 5 })
+  await pass(9)
+  give({})
+  await pass(4)
+  assert.deepEqual(gateway.requests, ['events'])
+  task.close()
+  const late = watch({ fetch: gateway.fetch, headers }).task
+  await pass(10)
+  await assert.rejects(late.done, { code: 'unavailable', message: /headers/ })
+})
+
 test('what can never work is refused at once', () => {
   for (const id of ['', '.', '..', 'a/b', 'a b', 'x'.repeat(201), 7, undefined]) {
     assert.throws(() => follow(id, { baseUrl: BASE_URL }), { code: 'invalid_input' }, `${id}`)
