@@ -9,7 +9,7 @@
 - A stream's writes pass through it, at the price of one more call each; nothing is encoded or copied.
 
 What isn't HTTP, or has too large a head, is refused before there is a request, without these headers.
-CORS says who may read an answer, not who may ask: it is no protection of `cancel`.
+CORS says who may read an answer, not who may ask: `cancel` protects itself.
 """
 
 from __future__ import annotations
