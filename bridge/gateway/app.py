@@ -45,8 +45,9 @@ TaskHandler = Callable[[Hub, Visitor, str, Request], Awaitable[Response]]
 class Gateway(Starlette):
     """The application. `hub` holds everything that lives; `lifespan` makes it live.
 
-    `extra_routes` stand below `base_path` like its own, and after them. Their endpoints find the gateway,
-    with its `settings` and its `running_hub()`, as `request.app`, and may raise what its own do.
+    `extra_routes` stand below `base_path` like its own: behind those of the API, and before the page's files,
+    any of which they may serve in its place. Their endpoints find the gateway, with its `settings` and its
+    `running_hub()`, as `request.app`, and may raise what its own do.
     """
 
     def __init__(self, settings: Settings, *, extra_routes: Sequence[BaseRoute] = ()) -> None:
@@ -61,7 +62,7 @@ class Gateway(Starlette):
             async with self.lifespan():
                 yield
 
-        routes = [*self._routes(), *self._web_routes(), *extra_routes]
+        routes = [*self._routes(), *extra_routes, *self._web_routes()]
         if settings.base_path:
             routes = [Mount(settings.base_path, app=Router(routes, redirect_slashes=False))]
             if settings.page:

@@ -24,13 +24,20 @@ from bridge.gateway.hub import Hub
 MODULE: Final = {"/bridge.js": "bridge.js", "/bridge.d.ts": "bridge.d.ts"}
 """Paths that every gateway serves, and the files in `bridge/web/`."""
 
-PAGE: Final = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/page.svg": "page.svg"}
-"""Those with the setting `page`."""
+PAGE: Final = {
+    "/": "page.html",
+    "/page.js": "page.js",
+    "/page.css": "page.css",
+    "/page.svg": "page.svg",
+    "/page.json": "page.json",
+}
+"""Those with the setting `page`. What `page.json` says of this gateway a demonstration says otherwise."""
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "css": "text/css; charset=utf-8",
+    "json": "application/json",
     "svg": "image/svg+xml",
     # There is no registered type for it; as text it can be read in a browser, too.
     "ts": "text/plain; charset=utf-8",

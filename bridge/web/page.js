@@ -4,12 +4,12 @@
 // - `Legacy` (right) is a client as it was before the bridge: it asks for the status every two seconds.
 // - Both show on a `Panel`. A panel is painted at most once per animation frame, with the latest state.
 // - Whatever comes from a task is set as text, never as HTML.
-// - What only `bridge demo` has (tasks to start, a worker to kill) appears where `GET demo/` answers.
+// - What only `bridge demo` has (tasks to start, a worker to kill) appears where `page.json` tells of it.
 //
 // All addresses are relative to this file, so the page works below any path. `/?task=job-42#ticket=…` brings
 // a ticket along, for gateways that ask for one.
 
-import { follow } from "./bridge.js";
+import { Session, follow } from "./bridge.js";
 
 const TICKET = takeTicket();
 const CREDENTIALS = TICKET ? { authorization: `Bearer ${TICKET}` } : {};
@@ -136,7 +136,7 @@ class Panel {
     const label = $(".badge", this.#root);
     say(label, state);
     label.className = `badge ${state}`;
-    say($(".first", this.#root), first === undefined ? "–" : seconds(first));
+    say($(".first", this.#root), first ?? "–");
     say($(".requests", this.#root), requests === undefined ? "–" : count.format(requests));
     say($(".characters", this.#root), characters === undefined ? "–" : count.format(characters));
     const progress = view?.progress ?? null;
@@ -282,7 +282,7 @@ class Streaming {
     if (view.text && this.first === undefined) this.first = performance.now() - this.#clock;
     this.#note(view);
     const words = { badge: undefined, note: undefined, bad: undefined };
-    this.#panel.set({ ...words, view, first: this.first, ...this.numbers });
+    this.#panel.set({ ...words, view, ...this.numbers });
     this.#changed();
   }
 
@@ -336,9 +336,13 @@ class Legacy {
   #changed;
   #timer;
   #asking = false;
-  #first;
   #numbers = { requests: 0, characters: 0 };
   view = null;
+  first;
+  /** Whether there was text at the first answer; undefined before it. */
+  early;
+  /** Whether the latest request came to nothing. */
+  away = false;
 
   constructor(taskId, panel, clock, changed) {
     this.#taskId = taskId;
@@ -378,21 +382,26 @@ class Legacy {
 
   #show(view) {
     this.view = view;
-    if (view.text && this.#first === undefined) this.#first = performance.now() - this.#clock;
+    this.away = false;
+    this.early ??= Boolean(view.text);
+    if (view.text && this.first === undefined) this.first = performance.now() - this.#clock;
     const ended = ENDS.has(view.state);
     if (ended) this.close();
     const link = ended
       ? { dot: "", link: "Stopped asking: the task has ended" }
       : { dot: "on", link: "Asks again every 2 s" };
     const words = { badge: undefined, note: undefined };
-    this.#panel.set({ ...words, view, first: this.#first, ...this.#numbers, ...link });
+    this.#panel.set({ ...words, view, ...this.#numbers, ...link });
     this.#changed();
   }
 
   #trouble(what, unknown = false) {
     const words = unknown && !this.view && { badge: "waiting", note: "Nobody has heard of this task yet." };
     const link = { dot: unknown ? "on" : "off", link: `${what}. Asks again every 2 s` };
+    this.away = !unknown;
+    if (unknown) this.early ??= false;
     this.#panel.set({ ...words, ...this.#numbers, ...link });
+    this.#changed();
   }
 }
 
@@ -401,8 +410,9 @@ const log = new Log($("#stream"));
 let shown = null;
 let demo = null;
 
-/** Show a task on both sides, from now on or since `clock`. */
-function show(taskId, clock = performance.now()) {
+/** Show a task on both sides: one that was started here, at `clock`, or any from now on. */
+function show(taskId, started) {
+  const clock = started ?? performance.now();
   shown?.abort.abort();
   shown?.left.close();
   shown?.right.close();
@@ -411,11 +421,14 @@ function show(taskId, clock = performance.now()) {
   log.begin(clock);
   notice("");
   $("#task").value = taskId;
-  document.title = taskId ? `${taskId} · bridge` : "bridge";
+  const wrong = taskId && whyNot(taskId);
+  const good = taskId && !wrong;
+  document.title = good ? `${taskId} · bridge` : "bridge";
   shown = null;
-  if (taskId) {
+  if (good) {
     const one = (shown = {
       taskId,
+      started,
       abort: new AbortController(),
       left: new Streaming(taskId, panels.left, log, clock, refresh),
       right: new Legacy(taskId, panels.right, clock, refresh),
@@ -425,34 +438,57 @@ function show(taskId, clock = performance.now()) {
     watch(one);
     one.right.run();
   } else {
-    notice(demo ? "Start one above, or open any by its id." : "Open one by its id.");
+    const hint = demo ? "Start one above, or open any by its id." : "Open one by its id.";
+    notice(wrong || hint, Boolean(wrong));
     panels.left.set({ note: "Text appears here while it is written." });
     panels.right.set({ note: "Text appears here whenever it is asked for." });
   }
   refresh();
 }
 
-/** Follow a task on the left, over the retries that the demonstration makes of a lost one. */
+/** Why this can't be a task's id, or null. The rule is the module's. */
+function whyNot(taskId) {
+  try {
+    new Session(taskId);
+    return null;
+  } catch (error) {
+    return error.message;
+  }
+}
+
+/** Follow a task on the left, also when the demonstration goes on with it after its end. */
 async function watch(one) {
   while (shown === one) {
     const view = await one.left.run();
-    if (view?.error?.code !== "worker_lost" || !(await retried(one, view))) return;
-    log.add("the demonstration retries it");
+    if (shown !== one || !view) return;
+    notice("");
+    if (!(await goesOn(one, view))) return;
+    log.add(`the demonstration ${view.error?.code === "worker_lost" ? "retries it" : "begins it anew"}`);
     notice("");
     one.right.run();
   }
 }
 
-/** Wait until a task whose worker was lost has begun anew; false when nobody will retry it. */
-async function retried(one, view) {
+/** Wait until a task that has ended has begun anew; false when nobody will see to that. */
+async function goesOn(one, view) {
   const { signal } = one.abort;
+  const lost = view.error?.code === "worker_lost";
   while (!signal.aborted) {
     await lookAtJob(one);
     if (!one.job) return false;
     const status = await ask(of(one.taskId, `/status?after=${view.position}`), signal);
-    if (status.ok && status.body.attempt > view.attempt) return true;
-    if (one.job.state === "over") return false;
-    notice(`Its worker is lost. The demonstration retries it as attempt ${view.attempt + 1} …`);
+    if (status.ok && (status.body.attempt > view.attempt || !ENDS.has(status.body.state))) return true;
+    const endless = one.job.kind === "endless";
+    if (lost && view.cancel_requested && !endless) {
+      notice("Its worker is lost. It had been asked to stop, so it isn’t retried.");
+      return false;
+    }
+    if (one.job.state === "over") {
+      notice("");
+      return false;
+    }
+    if (lost) notice(`Its worker is lost. The demonstration retries it as attempt ${view.attempt + 1} …`);
+    else if (endless) notice("The demonstration begins it anew in a moment …");
     await pause(500, signal);
   }
   return false;
@@ -462,8 +498,8 @@ async function retried(one, view) {
 async function lookAtJob(one) {
   if (!demo) return;
   const answer = await ask(`demo/${of(one.taskId, "")}`, one.abort.signal);
+  // No content: it was started elsewhere.
   if (answer.ok) one.job = answer.body;
-  else if (answer.status === 404) one.job = null;
   refresh();
 }
 
@@ -479,13 +515,23 @@ function refresh() {
     $(".which").classList.toggle("open", Boolean(shown));
     say($("#which"), shown ? shown.taskId : "No task is open");
     say($("#attempt"), view?.attempt > 1 ? `attempt ${view.attempt}` : "");
-    enable($("#stop"), known(view) && !ended && !view.cancel_requested);
-    enable($("#drop"), Boolean(shown?.left.live));
-    enable($("#kill"), Boolean(shown?.job) && known(view) && !ended);
+    const reachable = known(view) && !ended && !shown.right.away;
+    enable($("#stop"), reachable && !view.cancel_requested);
+    enable($("#drop"), Boolean(shown?.left.live) && !shown.right.away);
+    enable($("#kill"), reachable && Boolean(shown.job));
+    panels.left.set({ first: firstText(shown?.left) });
+    panels.right.set({ first: firstText(shown?.right) });
     verdict(view, ended);
     const state = shown && known(view) ? `Task ${view.state}` : "";
     if (state !== spoken) say($("#spoken"), (spoken = state));
   });
+}
+
+/** How long the first text took. What was there before we came took no time of ours. */
+function firstText(side) {
+  if (side?.first === undefined) return undefined;
+  if (shown.started !== undefined || shown.right.early === false) return seconds(side.first);
+  return shown.right.early ? "replayed" : undefined;
 }
 
 /** The last word: that both clients have the same. */
@@ -493,9 +539,12 @@ function verdict(view, ended) {
   const other = shown?.right.view;
   const both = Boolean(ended && other && ENDS.has(other.state) && other.position === view.position);
   const same = both && other.text === view.text;
-  const agreed = () => `Both ended with the same ${count.format(view.text.length)} characters of text.`;
+  const agreed = () =>
+    view.text
+      ? `Both ended with the same ${count.format(view.text.length)} characters of text.`
+      : "Both ended, and without any text.";
   say($("#verdict"), !both ? "" : same ? agreed() : "The two texts differ. That is a bug.");
-  $("#verdict").classList.toggle("good", same);
+  $("#verdict").classList.toggle("good", same && view.state === "succeeded");
   $("#verdict").classList.toggle("bad", both && !same);
 }
 
@@ -527,7 +576,8 @@ function act(button, path, done) {
     const target = shown;
     if (!target || event.currentTarget.getAttribute("aria-disabled") === "true") return;
     const answer = await post(path(target.taskId));
-    if (shown !== target) return;
+    // What an action does may be over, and told, before its answer is here.
+    if (shown !== target || (answer.ok && ENDS.has(target.left.view?.state))) return;
     notice(answer.ok ? done(answer.body) : answer.said, !answer.ok);
   });
 }
@@ -571,11 +621,8 @@ function offer(kinds) {
   for (const part of ["#start", "#drop", "#kill"]) $(part).hidden = false;
 }
 
-const answer = await ask("demo/");
-if (answer.ok && Array.isArray(answer.body?.kinds)) {
-  demo = answer.body;
-  offer(demo.kinds);
-}
+demo = (await ask("page.json")).body?.demo ?? null;
+if (demo) offer(demo.kinds);
 // Only now is it known what there is to see.
 $("main").hidden = false;
 show(asked());

@@ -143,6 +143,12 @@ def test_a_phone(windows: Windows, demo: Demo) -> None:
     show_a_task(page, demo, windows, "job-phone")
     assert overflow(page) == 0
     windows.shot(page, "phone")
+    hole: float = page.evaluate("""() =>
+        document.querySelector(".clients").getBoundingClientRect().top
+        - document.querySelector(".actions").getBoundingClientRect().bottom""")
+    height: float = page.locator("#stream .numbers").evaluate("one => one.getBoundingClientRect().height")
+    assert height < 60, "each number has its name on one line"
+    assert hole < 36, "what is said below the buttons has its line, but no more"
     page.goto(f"{demo.url}/?task={'x' * 200}")
     eventually(lambda: "Connected" in left(page).link)
     assert overflow(page) == 0

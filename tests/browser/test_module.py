@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import bridge
-from tests.browser.windows import NO_DEMO, NO_NETWORK, UNKNOWN, Windows, left, right
+from tests.browser.windows import NO_NETWORK, UNKNOWN, Windows, left, right
 from tests.gateway.running import running
 from tests.waiting import eventually
 
@@ -63,7 +63,6 @@ def test_the_module_of_an_origin_that_does_not_allow_it(windows: Windows, redis_
 
 def test_the_page_below_a_path(windows: Windows, redis_url: str) -> None:
     """With a base path all works below it, and an address without the closing slash leads there."""
-    windows.expect(NO_DEMO)
     windows.expect(UNKNOWN)
     windows.expect(NO_NETWORK)
     with running(redis_url, base_path="/bridge", page=True) as gateway:

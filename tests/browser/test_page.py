@@ -15,7 +15,7 @@ from playwright.sync_api import Page
 import bridge
 from bridge.cli.demo.works import FAILING, REASONING, TYPED, tokens
 from tests.browser.places import Demo
-from tests.browser.windows import NO_NETWORK, UNKNOWN, Windows, left, right
+from tests.browser.windows import NO_NETWORK, UNKNOWN, Windows, disabled, left, right
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("chromium")
@@ -46,6 +46,11 @@ def start(page: Page, kind: str) -> str:
     page.locator(f"#kinds [data-kind={kind}]").click()
     page.wait_for_url(f"**/?task={kind}-*")
     return page.url.partition("?task=")[2]
+
+
+def notice(page: Page) -> str:
+    """What is said below the task's name."""
+    return page.locator("#notice").text_content() or ""
 
 
 def same_as_status(page: Page, demo: Demo, task_id: str) -> bool:
@@ -104,8 +109,12 @@ def test_a_task_that_is_typed(windows: Windows, demo: Demo) -> None:
     assert left(page).state == "running"
 
     before = left(page).text
+    assert left(page).first.endswith(" s")
+    assert right(page).first.endswith(" s")
     page.reload()
     eventually(lambda: len(left(page).text) > len(before), timeout=30)
+    # What was there before the page came is no measure of anything.
+    eventually(lambda: left(page).first == right(page).first == "replayed")
     assert left(page).text.startswith(before)
     assert left(page).requests == 1
     assert REASONING.strip() in page.locator("#stream .more dl").evaluate("node => node.textContent")
@@ -154,7 +163,8 @@ def test_a_real_command_is_stopped(windows: Windows, demo: Demo) -> None:
     assert left(page).text.startswith("Importing ")
     assert same_as_status(page, demo, task_id)
     assert "Stopped" in left(page).note
-    assert page.locator("#stop").get_attribute("aria-disabled") == "true"
+    assert disabled(page, "#stop")
+    assert notice(page) == ""
     windows.shot(page, "stopped")
 
 
@@ -166,6 +176,8 @@ def test_a_task_that_fails(windows: Windows, demo: Demo) -> None:
         side.ends("failed")
         side.shows(FAILING)
         assert "the model's server closed the connection" in side.note
+    eventually(lambda: page.locator("#verdict").text_content())
+    assert page.locator("#verdict.good").count() == 0
     windows.shot(page, "failed")
 
 
@@ -235,6 +247,48 @@ def test_the_worker_is_killed(windows: Windows, demo: Demo) -> None:
     left(page).ends("cancelled")
     right(page).ends("cancelled")
     assert same_as_status(page, demo, task_id)
+
+
+def test_a_lost_task_that_was_asked_to_stop(windows: Windows, demo: Demo) -> None:
+    """Nobody retries it: the page says so, also when it is reloaded, and offers nothing for it any more."""
+    page = windows.open(demo.url)
+    task_id = start(page, "typed")
+    eventually(lambda: left(page).text, timeout=30)
+    page.locator("#kill").click()
+    eventually(lambda: "The worker is dead" in notice(page))
+    page.locator("#stop").click()
+    left(page).ends("failed")
+    right(page).ends("failed")
+    eventually(lambda: "it isn’t retried" in notice(page))
+    windows.shot(page, "lost-and-stopped")
+    page.reload()
+    left(page).ends("failed")
+    eventually(lambda: "it isn’t retried" in notice(page))
+    assert all(disabled(page, button) for button in ("#stop", "#drop", "#kill"))
+    assert demo.status(task_id)["attempt"] == 1
+
+
+def test_a_task_that_begins_anew(windows: Windows, demo: Demo) -> None:
+    """The demonstration's own task has another round a moment after each end: both sides follow it again."""
+    page = windows.open(f"{demo.url}/?task=demo")
+    eventually(lambda: left(page).state == "running" and left(page).text, timeout=30)
+    attempt = demo.status("demo")["attempt"]
+    page.locator("#stop").click()
+    left(page).ends("cancelled")
+    eventually(lambda: "begins it anew" in notice(page))
+    windows.shot(page, "between-rounds")
+    eventually(lambda: page.locator("#attempt").text_content() == f"attempt {attempt + 1}", timeout=30)
+    for side in (left(page), right(page)):
+        eventually(lambda: side.state == "running" and side.text, timeout=30)  # noqa: B023
+    assert notice(page) == ""
+
+
+def test_a_task_that_ends_without_text(open_task: Callable[..., Page]) -> None:
+    """There is no text to be the same, and the last word doesn't say that there were."""
+    page = open_task("job-empty")
+    with bridge.task("job-empty"):
+        left(page).ends("running")
+    eventually(lambda: page.locator("#verdict").text_content() == "Both ended, and without any text.")
 
 
 def test_a_retry_in_the_midst(open_task: Callable[..., Page], demo: Demo) -> None:

@@ -9,7 +9,7 @@ from subprocess import Popen
 import pytest
 
 import bridge
-from tests.browser.windows import NO_DEMO, NO_NETWORK, Windows, left, right
+from tests.browser.windows import NO_NETWORK, Windows, disabled, left, right
 from tests.client.buffering import buffering
 from tests.gateway.running import running
 from tests.processes import program
@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker", "
 @pytest.fixture
 def no_network(windows: Windows) -> None:
     """Let browsers log what they find out in these tests."""
-    windows.expect(NO_DEMO)
     windows.expect(NO_NETWORK)
 
 
@@ -95,9 +94,11 @@ def test_the_gateway_is_killed_and_restarted(windows: Windows, redis_url: str) -
         eventually(lambda: "No answer" in right(page).link)
         task.report_progress("two ")
         assert left(page).text == "one "
+        eventually(lambda: all(disabled(page, button) for button in ("#stop", "#drop", "#kill")))
         windows.shot(page, "gateway-away")
         with gateway_process(port, redis_url) as gateway:
             left(page).shows("one two ")
+            eventually(lambda: not disabled(page, "#stop"))
             gateway.terminate()
             gateway.wait(20)
         task.report_progress("three")
@@ -130,7 +131,8 @@ def test_a_proxy_that_buffers(windows: Windows, redis_url: str, passes_head: boo
         task.report_progress("two ")
         left(page).shows("one two ")
         assert left(page).state == "running"
-        assert "long polls" in left(page).link
+        assert "Connected by long polls" in left(page).link
+        assert not disabled(page, "#drop")
         windows.shot(page, "long-polls")
         task.report_progress("three")
         task.finish()

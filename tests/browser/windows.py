@@ -26,12 +26,8 @@ FLAGS: Final = (
     "--disable-sync",
     "--no-proxy-server",
 )
-UNKNOWN: Final = r"404 \(Not Found\) at http://[^/]+/(bridge/)?(demo/)?tasks/[^/]+(/status)?$"
-"""What browsers log of an answer that the page expects: that nobody knows the task yet, or that it wasn't the
-demonstration that started it.
-"""
-NO_DEMO: Final = r"404 \(Not Found\) at http://[^/]+/(bridge/)?demo/$"
-"""Likewise, that there is no demonstration."""
+UNKNOWN: Final = r"404 \(Not Found\) at http://[^/]+/(bridge/)?tasks/[^/]+/status$"
+"""What browsers log of an answer that the page expects: that nobody knows the task yet."""
 NO_NETWORK: Final = r"net::ERR_\S+ at http://[^/]+/(bridge/)?tasks/"
 """What they log of streams that are cut, and of polls while there is no gateway, as after a test's end."""
 _DESKTOP: Final = {"width": 1200, "height": 900}
@@ -113,6 +109,11 @@ class Side:
         return self._content(".said")
 
     @property
+    def first(self) -> str:
+        """After how long it had its first text."""
+        return self._content(".first")
+
+    @property
     def requests(self) -> int:
         """How many requests it says that it made."""
         return int(self._content(".requests").replace(",", "").replace("–", "0"))
@@ -142,6 +143,11 @@ class Side:
     def _content(self, selector: str) -> str:
         content: str = self.page.locator(f"{self.root} {selector}").evaluate("node => node.textContent")
         return content
+
+
+def disabled(page: Page, button: str) -> bool:
+    """Whether a button does nothing now. All keep the focus, so it isn't the attribute of that name."""
+    return page.locator(button).get_attribute("aria-disabled") == "true"
 
 
 def left(page: Page) -> Side:

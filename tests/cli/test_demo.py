@@ -67,7 +67,7 @@ def test_it_names_its_page_first() -> None:
         assert demo.printed[0] == f"page     {demo.url}/"
         assert demo.url.endswith("/b")
         assert "<!doctype html>" in demo.get("/").text
-        assert demo.get("/demo/").status_code == 200
+        assert demo.get("/page.json").json()["demo"]
 
 
 def test_it_says_what_another_terminal_needs(usual_port_taken: None) -> None:

@@ -52,9 +52,9 @@ def stop(demo: Demo, *task_ids: str) -> None:
 
 def test_it_says_what_it_can_do(demo: Demo) -> None:
     """The page learns the kinds, with words for people, and the times it has to name."""
-    answer = demo.get("/demo/")
+    answer = demo.get("/page.json")
     assert answer.status_code == 200
-    said = answer.json()
+    said = answer.json()["demo"]
     assert [kind["name"] for kind in said["kinds"]] == [kind.name for kind in KINDS]
     assert all(kind["title"] and kind["about"] for kind in said["kinds"])
     assert said["max_tasks"] == MAX_TASKS
@@ -156,6 +156,18 @@ def test_a_killed_worker_is_lost_and_retried(demo: Demo) -> None:
     assert demo.status(task_id)["state"] == "cancelled"
 
 
+def test_a_lost_task_that_was_asked_to_stop_is_not_retried(demo: Demo) -> None:
+    """Stopped after its worker was killed and before that was noticed: it ends as lost, and stays so."""
+    task_id = demo.start("typed")
+    eventually(lambda: demo.status(task_id)["text"])
+    demo.post(f"/demo/tasks/{task_id}/kill")
+    assert demo.post(f"/tasks/{task_id}/cancel").json()["cancel_requested"]
+    eventually(lambda: (job := demo.get(f"/demo/tasks/{task_id}").json())["state"] == "over" and job)
+    assert demo.get(f"/demo/tasks/{task_id}").json()["attempt"] == 1
+    view = demo.status(task_id)
+    assert (view["attempt"], view["error"]["code"]) == (1, "worker_lost")
+
+
 def test_a_task_that_is_over_has_no_worker_to_kill(demo: Demo) -> None:
     """Killing what doesn't run is refused, and changes nothing."""
     task_id = demo.start("slow")
@@ -173,10 +185,16 @@ def test_a_drop_without_a_stream_drops_nothing(demo: Demo) -> None:
     stop(demo, task_id)
 
 
-@pytest.mark.parametrize("path", ["/demo/tasks/nobody", "/demo/tasks/nobody/drop", "/demo/tasks/nobody/kill"])
+def test_a_task_from_elsewhere_is_no_error(demo: Demo) -> None:
+    """The page looks at whatever is open on it, and here there is nothing to say of that."""
+    answer = demo.get("/demo/tasks/nobody")
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+@pytest.mark.parametrize("path", ["/demo/tasks/nobody/drop", "/demo/tasks/nobody/kill"])
 def test_an_unknown_task_is_404(demo: Demo, path: str) -> None:
-    """Only what the demonstration started, or somebody watches, can be looked at, dropped or killed."""
-    answer = demo.get(path) if path.endswith("nobody") else demo.post(path)
+    """Only what the demonstration started, or somebody watches, can be dropped or killed."""
+    answer = demo.post(path)
     assert (answer.status_code, error_code(answer.json())) == (404, "not_found")
 
 
@@ -253,3 +271,14 @@ def test_the_endless_task_is_retried_too(demo: Demo) -> None:
     eventually(lambda: demo.post("/demo/tasks/demo/kill").status_code == 202)
     assert eventually(lambda: demo.get("/demo/tasks/demo").json()["attempt"] == 2)
     eventually(lambda: (view := demo.status("demo"))["state"] == "running" and view["attempt"] > attempt)
+
+
+def test_the_endless_task_goes_on_also_when_it_is_lost_and_stopped(demo: Demo) -> None:
+    """Each of its rounds is a request of its own, so a cancel means the present one only."""
+    attempt = eventually(lambda: (view := demo.status("demo"))["state"] == "running" and view)["attempt"]
+    eventually(lambda: demo.post("/demo/tasks/demo/kill").status_code == 202)
+    demo.post("/tasks/demo/cancel")
+    view = eventually(
+        lambda: (view := demo.status("demo"))["state"] == "running" and view["attempt"] > attempt and view
+    )
+    assert not view["cancel_requested"]

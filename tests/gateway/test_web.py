@@ -28,6 +28,7 @@ TYPES = {
     "/page.js": "text/javascript; charset=utf-8",
     "/page.css": "text/css; charset=utf-8",
     "/page.svg": "image/svg+xml",
+    "/page.json": "application/json",
     "/bridge.js": "text/javascript; charset=utf-8",
     "/bridge.d.ts": "text/plain; charset=utf-8",
 }

@@ -1,5 +1,8 @@
 """What the page asks the demonstration for, below ``demo/``. No other gateway has these paths.
 
+Browsers log every 404 as an error, so the page doesn't try them out: ``page.json``, which every gateway with
+the page has, tells whether they are there. Nor is it an error to look at a task that was started elsewhere.
+
 A POST must say that it is JSON. Forms of other sites can't, without the gateway's leave: so no page that
 somebody happens to visit starts or kills anything here.
 """
@@ -34,14 +37,13 @@ def demo_routes(workers: Workers) -> list[BaseRoute]:
     """The routes, for a `Gateway`'s `extra_routes`."""
 
     async def capabilities(_: Request) -> Response:
-        return json_answer(
-            {
-                "kinds": [asdict(kind) for kind in KINDS],
-                "max_tasks": MAX_TASKS,
-                "lease_seconds": workers.settings.lease_seconds,
-                "retry_seconds": RETRY_SECONDS,
-            }
-        )
+        demo = {
+            "kinds": [asdict(kind) for kind in KINDS],
+            "max_tasks": MAX_TASKS,
+            "lease_seconds": workers.settings.lease_seconds,
+            "retry_seconds": RETRY_SECONDS,
+        }
+        return json_answer({"demo": demo})
 
     async def start(request: Request) -> Response:
         kind = await _kind(request)
@@ -59,7 +61,8 @@ def demo_routes(workers: Workers) -> list[BaseRoute]:
         return json_answer(job.as_dict(), 202)
 
     async def look(request: Request) -> Response:
-        return json_answer(_job(workers, request).as_dict())
+        job = workers.get(check_task_id(request.path_params["task_id"]))
+        return json_answer(job.as_dict()) if job else Response(status_code=204)
 
     async def drop(request: Request) -> Response:
         task_id = check_task_id(request.path_params["task_id"])
@@ -76,7 +79,7 @@ def demo_routes(workers: Workers) -> list[BaseRoute]:
         return json_answer(job.as_dict(), 202)
 
     return [
-        Route("/demo/", capabilities, methods=["GET"]),
+        Route("/page.json", capabilities, methods=["GET"]),
         Route("/demo/tasks", _json_only(start), methods=["POST"]),
         Route("/demo/tasks/{task_id}", look, methods=["GET"]),
         Route("/demo/tasks/{task_id}/drop", _json_only(drop), methods=["POST"]),

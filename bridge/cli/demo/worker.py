@@ -29,11 +29,13 @@ def main(kind: str, task_id: str) -> None:
         asyncio.run(command(task_id, bridge.configure()))
         return
     _on_end_of_input(over.set)
-    _run(task_id, WORKS[kind], over)
-    while kind == ENDLESS and not over.wait(_PAUSE_SECONDS):
-        # The app would do this when it takes the user's next request; it also forgives an earlier cancel.
-        bridge.create_task(task_id)
+    while True:
+        if kind == ENDLESS:
+            # The app would do this when it takes the user's next request; it also forgives an earlier cancel.
+            bridge.create_task(task_id)
         _run(task_id, WORKS[kind], over)
+        if kind != ENDLESS or over.wait(_PAUSE_SECONDS):
+            break
 
 
 def _run(task_id: str, work: Work, over: threading.Event) -> None:

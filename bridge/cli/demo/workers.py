@@ -6,7 +6,8 @@ Rules
 2. **Bounded.** At most `MAX_TASKS` are under way, and the latest `REMEMBERED` are remembered.
 3. **A worker that dies is noticed by its exit status; that its task is lost is the bridge's to say.** So the
    retry waits until the lease has run out, `RETRY_SECONDS` more, and then begins a new attempt of the same
-   id. There are at most `MAX_ATTEMPTS`: a worker that can't even start doesn't do so for ever.
+   id. There are at most `MAX_ATTEMPTS`: a worker that can't even start doesn't do so for ever. A task that
+   was asked to stop isn't retried; only the endless one has always a next round.
 4. **Everything is reaped.** Each task has a thread that waits for its process; leaving the block closes the
    pipes, kills what doesn't end then, and waits for all threads.
 """
@@ -178,6 +179,8 @@ class Workers:
                     continue
                 # One that is queued still was never begun, and can be at once.
                 wanted = answer.state == "queued" or answer.code == "worker_lost"
+                if answer.cancel_requested and job.kind != ENDLESS:
+                    wanted = False
                 return wanted and not self._closing.wait(RETRY_SECONDS)
             return False
         finally:
