@@ -136,7 +136,9 @@ def test_all_components_are_used(document: dict[str, Any]) -> None:
     """
     used = {reference["$ref"] for reference in references(document)}
     for _, _, operation in operations(document):
-        used |= {f"#/components/securitySchemes/{name}" for one in operation.get("security", []) for name in one}
+        used |= {
+            f"#/components/securitySchemes/{name}" for one in operation.get("security", []) for name in one
+        }
     defined = {
         f"#/components/{kind}/{name}" for kind, items in document["components"].items() for name in items
     }
