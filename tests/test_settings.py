@@ -161,6 +161,105 @@ def test_base_path_ends_without_slash(given: str, kept: str) -> None:
     assert Settings.from_env({"BRIDGE_BASE_PATH": given}).base_path == kept
 
 
+SECRETS = [one.name for one in fields(Settings) if one.metadata["secret"]]
+LONG = "0123456789abcdef0123456789abcdef"
+
+
+def test_a_file_can_hold_a_value(tmp_path: Path) -> None:
+    """Any variable with _FILE behind it names one; line ends around the value are not part of it."""
+    (tmp_path / "keys").write_text(f"{LONG}\n")
+    (tmp_path / "url").write_text("redis://me:secret@here/3")
+    environ = {
+        "BRIDGE_TICKET_KEYS_FILE": str(tmp_path / "keys"),
+        "BRIDGE_REDIS_URL_FILE": str(tmp_path / "url"),
+        "REDIS_URL": "redis://app/1",
+    }
+    settings = Settings.from_env(environ)
+    assert (settings.ticket_keys, settings.redis_url) == (LONG, "redis://me:secret@here/3")
+    assert Settings.from_env(environ, redis_url="redis://flag/1").redis_url == "redis://flag/1"
+
+
+def test_a_value_and_a_file_contradict_each_other(tmp_path: Path) -> None:
+    """It wouldn't be clear which one was meant."""
+    with pytest.raises(SettingsError, match="BRIDGE_PORT and BRIDGE_PORT_FILE are both set"):
+        Settings.from_env({"BRIDGE_PORT": "1", "BRIDGE_PORT_FILE": str(tmp_path)})
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    """With the variable, and without what is in it."""
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"^BRIDGE_TICKET_KEYS_FILE names a file that can't be read"):
+        Settings.from_env({"BRIDGE_TICKET_KEYS_FILE": str(path)})
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_is_not_printed(name: str) -> None:
+    """Neither by `repr`, nor as a default, nor in an error; and the page marks it."""
+    assert LONG not in repr(Settings().with_(**{name: LONG}))
+    assert f"| `BRIDGE_{name.upper()}` | empty | **Secret.** " in as_markdown()
+    with pytest.raises(SettingsError) as caught:
+        Settings(ticket_keys="short-secret")
+    assert "short-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("auth", ["none", "jwt", "forward", "jwt forward", "forward,jwt"]),
+        ("ticket_keys", ["", LONG, f"{LONG} {LONG[::-1]}", f"\n{LONG}\n"]),
+        ("jwt_algorithms", ["HS256", "HS256 HS512", "RS256,ES256", "EdDSA", "PS384"]),
+        ("jwt_cookie", ["", "session", "__Host-session"]),
+        (
+            "jwt_jwks_url",
+            [
+                "",
+                "https://id.example/jwks.json",
+                "http://127.0.0.1:8080/",
+                "http://localhost/",
+                "http://[::1]:1/",
+            ],
+        ),
+        (
+            "forward_url",
+            ["", "http://app/may", "https://app.example/t/{task_id}?do={action}", "http://u:p@app:80/"],
+        ),
+    ],
+)
+def test_who_may_read_can_be_said_so(name: str, good: list[str]) -> None:
+    """What people write."""
+    for text in good:
+        assert getattr(Settings().with_(**{name: text}), name) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("auth", [" ", "JWT", "jwt jwt", "none jwt", "basic", "jwt none", "off"]),
+        ("ticket_keys", ["short", LONG[:31], f"{LONG} short", f"{LONG} {LONG} {LONG}"]),
+        ("jwt_algorithms", ["", "none", "HS256 RS256", "hs256", "RS256 none", "HS1", "ES256K"]),
+        ("jwt_cookie", ["a b", "a=b", "a;b", "a\r\nb", "é"]),
+        (
+            "jwt_jwks_url",
+            ["id.example", "http://id.example/", "ftp://id.example/", "https://", "file:///etc/keys",
+             "http://127.0.0.1.example.org/", "https://id.example:port/", "https://id.example/ x"],
+        ),
+        (
+            "forward_url",
+            ["app", "ftp://app/", "http://", "http://{task_id}/", "http://app:{action}/", "http://app/{id}",
+             "http://app/{task_id", "http://{task_id}@app/", "http://app/\r\nX: 1"],
+        ),
+    ],
+)  # fmt: skip
+def test_who_may_read_can_not_be_said_so(name: str, bad: list[str]) -> None:
+    """What would let in too many, or nobody, or can't be meant."""
+    for text in bad:
+        with pytest.raises(SettingsError, match=f"^{name} must "):
+            Settings().with_(**{name: text})
+
+
 def test_with_changes_only_what_is_named() -> None:
     """`with_` gives changed settings and leaves the old ones alone."""
     settings = Settings(port=1)
