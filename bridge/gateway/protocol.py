@@ -37,7 +37,8 @@ from bridge.gateway.stream import ABORT, UNSENT
 from bridge.settings import Settings
 
 _LAST_WORDS_SECONDS: Final = 2.0
-"""So long a client that was refused has to take the answer, and to stop sending."""
+_LAST_BYTES: Final = 1_048_576
+"""So long a client that was refused has to take the answer, and so much it may still send."""
 
 _INT: Final = struct.Struct("i")
 
@@ -73,7 +74,7 @@ class GatewayProtocol(HttpToolsProtocol):
     """Of which part of a request something is missing; None between two requests."""
     _parts = 0
     """Changes whenever `_part` does, also when it is the same again."""
-    _head_bytes = 0
+    _part_bytes = 0
     _body_bytes = 0
     _clock: asyncio.TimerHandle | None = None
     _clock_part = 0
@@ -101,19 +102,25 @@ class GatewayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless this connection was refused."""
         if self._refused:
+            self._body_bytes += len(data)
+            if self._body_bytes > _LAST_BYTES:
+                self.cut()
             return
         before, parts = self._part, self._parts
-        if before == "head":
-            self._head_bytes += len(data)
+        self._part_bytes += len(data)
         super().data_received(data)
         if self._over():
             return
         if before is None and self._parts == parts:
             self._enter("head")  # line ends, which may stand before a request
-        if self._part == "head" and self._head_bytes > self.settings.max_head_bytes:
-            self._refuse(431, "The request's line and headers are too large.", "too_large")
-        else:
-            self._set_clock()
+        most = 2 * self.settings.max_body_bytes + self.settings.max_head_bytes
+        if self._part == "head" and self._head_is_large(self._part_bytes):
+            return
+        if self._part == "body" and self._part_bytes > most:
+            # Trailers, and what chunks may carry besides the body, are no part of it for the parser.
+            self._refuse(413, "The request's body is too large.", "too_large")
+            return
+        self._set_clock()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -134,7 +141,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The request is known; what follows is its body, or the next request."""
-        self._enter("body")
         if self._refused:
             return  # what came together with the reason for that
         if sum(name == b"host" for name, _ in self.headers) > 1:
@@ -142,9 +148,19 @@ class GatewayProtocol(HttpToolsProtocol):
             # message that contains more than one Host header field line".
             self._refuse(400, "The request has more than one Host.", "bad_request")
             return
+        if self._head_is_large(
+            len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        ):
+            return
         super().on_headers_complete()
+        self._enter("body")
         if self.last_answers:
             self.close_after_answer()
+
+    def _head_is_large(self, size: int) -> bool:
+        if size > self.settings.max_head_bytes:
+            self._refuse(431, "The request's line and headers are too large.", "too_large")
+        return self._refused
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body. Nothing of ours reads large ones, and most requests have none."""
@@ -168,7 +184,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def _enter(self, part: Literal["head", "body", None]) -> None:
         self._part = part
         self._parts += 1
-        self._head_bytes = self._body_bytes = 0
+        self._part_bytes = self._body_bytes = 0
 
     def _set_clock(self) -> None:
         """Let the clock run for what is missing now, from the moment that something was."""
@@ -191,7 +207,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if waits:
             self._set_clock()  # it is not the client's turn
-        elif self._part == "head" and not self._head_bytes:
+        elif self._part == "head" and not self._part_bytes:
             self.transport.close()
         else:
             self._refuse(408, "The request took too long to arrive.", "too_slow")
@@ -268,6 +284,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
+        self._body_bytes = 0
         self._stop_clock()
         answered = self._part == "body" and not self._answering
         if answered or (self._answering and (self.cycle.response_started or self.pipeline)):
