@@ -76,6 +76,8 @@ class GatewayProtocol(HttpToolsProtocol):
     """Changes whenever `_part` does, also when it is the same again."""
     _part_bytes = 0
     _body_bytes = 0
+    _begun = False
+    """Whether the request has, with more than line ends."""
     _clock: asyncio.TimerHandle | None = None
     _clock_part = 0
     _refused = False
@@ -127,6 +129,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_message_begin()
         if self._part is None:
             self._enter("head")
+        self._begun = True
         self.scope["extensions"] = {
             ABORT: self.cut,  # type: ignore[dict-item] # ours, no dict
             UNSENT: self.unsent,  # type: ignore[dict-item] # likewise
@@ -175,6 +178,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """All of a request has come."""
         self._enter(None)
+        self._begun = False
         if not self._refused:
             super().on_message_complete()
 
@@ -207,7 +211,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if waits:
             self._set_clock()  # it is not the client's turn
-        elif self._part == "head" and not self._part_bytes:
+        elif not self._begun:
             self.transport.close()
         else:
             self._refuse(408, "The request took too long to arrive.", "too_slow")
@@ -281,7 +285,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, message: str, code: str) -> None:
         """Answer in place of the application, and read nothing more of this connection."""
-        if self._refused:
+        if self._over():
             return
         self._refused = True
         self._body_bytes = 0

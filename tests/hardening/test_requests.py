@@ -52,8 +52,8 @@ def assert_refused(viewer: Viewer, status: int, code: str) -> None:
     assert json.loads(viewer.body)["error"]["code"] == code
 
 
-def assert_ends(viewer: Viewer) -> bytes:
-    """Closed or reset by the gateway; what it said before."""
+def rest_of(viewer: Viewer) -> bytes:
+    """What the gateway says before it closes or resets the connection."""
     said = b""
     with suppress(ConnectionResetError):
         while data := viewer.socket.recv(65_536):
@@ -74,6 +74,15 @@ def test_slow_headers(impatient: Running, begun: bytes) -> None:
         assert_refused(viewer, 408, "too_slow")
 
 
+def test_slow_headers_of_a_second_request(impatient: Running) -> None:
+    """The same on a connection that was good once, also when both came together."""
+    for first, then in ((HEALTH + b"\r\n", b"GET /heal"), (HEALTH + b"\r\nGET /heal", b"")):
+        with raw(impatient, first) as viewer:
+            assert viewer.socket.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            viewer.socket.sendall(then)
+            assert rest_of(viewer).startswith(b"HTTP/1.1 408 ")
+
+
 def test_headers_byte_by_byte(impatient: Running) -> None:
     """Sending a little all the time gains no time: the clock is the whole head's (slowloris)."""
     with raw(impatient, HEALTH + b"X: ") as viewer:
@@ -89,7 +98,7 @@ def test_headers_byte_by_byte(impatient: Running) -> None:
 def test_a_connection_that_says_nothing(impatient: Running) -> None:
     """It is closed without a word: browsers open connections in advance, and would take one for an answer."""
     with raw(impatient, b"") as viewer:
-        assert assert_ends(viewer) == b""
+        assert rest_of(viewer) == b""
 
 
 def test_line_ends_instead_of_a_request(impatient: Running) -> None:
@@ -123,7 +132,7 @@ def test_slow_bodies(impatient: Running, head: bytes, status: tuple[int, ...]) -
     closed, for what came next couldn't be told from the rest of that body.
     """
     with raw(impatient, head) as viewer:
-        said = assert_ends(viewer)
+        said = rest_of(viewer)
     assert int(said.split(b" ")[1]) in status
 
 
@@ -297,7 +306,7 @@ def test_a_request_in_a_body(gateway: Running, victim: Writer) -> None:
     """A body of a GET is a body, however much it looks like a request."""
     body = b"Content-Length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED
     with raw(gateway, HEALTH + body + HEALTH + b"Connection: close\r\n\r\n") as viewer:
-        said = assert_ends(viewer)
+        said = rest_of(viewer)
     assert said.count(b"HTTP/1.1 ") == said.count(b"HTTP/1.1 200 ") == 2
 
 
@@ -315,7 +324,7 @@ def test_what_follows_the_last_request(gateway: Running, victim: Writer, head: b
     somebody whose request would never be seen.
     """
     with raw(gateway, head + SMUGGLED) as viewer:
-        said = assert_ends(viewer)
+        said = rest_of(viewer)
     assert said.count(b"HTTP/1.1 ") == 1
     assert b"\r\nconnection: close\r\n" in said
 
