@@ -71,17 +71,19 @@ class Gateway(Starlette):
         # Behind a proxy that takes a prefix away, a redirect would lead elsewhere.
         self.router.redirect_slashes = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. A ticket in its URL is out of sight for all that follows, access logs too, which
-        find the client's own address behind proxies that are trusted.
-        """
-        hide_ticket(scope)
-        self._proxies.reveal(scope)
-        await super().__call__(scope, receive, send)
-
     def build_middleware_stack(self) -> ASGIApp:
-        """Starlette's, and CORS around it."""
-        return with_cors(super().build_middleware_stack(), self.settings)
+        """Starlette's, and CORS around it. A ticket in the URL is out of sight for all that follows, access
+        logs too, which find the client's own address behind proxies that are trusted.
+        """
+        app = with_cors(super().build_middleware_stack(), self.settings)
+
+        # No coroutine of its own: each would be passed through with every event of every stream.
+        def begin(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            hide_ticket(scope)
+            self._proxies.reveal(scope)
+            return app(scope, receive, send)
+
+        return begin
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
