@@ -439,7 +439,7 @@ function show(taskId, started) {
     one.right.run();
   } else {
     const hint = demo ? "Start one above, or open any by its id." : "Open one by its id.";
-    notice(wrong || hint, Boolean(wrong));
+    notice(wrong ? `This can’t be opened: ${wrong}.` : hint, Boolean(wrong));
     panels.left.set({ note: "Text appears here while it is written." });
     panels.right.set({ note: "Text appears here whenever it is asked for." });
   }
