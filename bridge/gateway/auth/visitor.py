@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal, Protocol
+from urllib.parse import unquote
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -113,5 +114,5 @@ def hide_ticket(scope: Scope) -> None:
     items = query.split(b"&")
     tickets = [item for item in items if item.startswith(_PARAMETER)]
     if tickets:
-        scope[TICKET] = tickets[-1].removeprefix(_PARAMETER).decode("latin-1")
+        scope[TICKET] = unquote(tickets[-1].removeprefix(_PARAMETER).decode("latin-1"))
         scope["query_string"] = b"&".join(item for item in items if not item.startswith(_PARAMETER))

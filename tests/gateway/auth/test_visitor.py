@@ -50,7 +50,7 @@ def test_principals_of_two_users_differ() -> None:
         (b"ticket=a&ticket=b", "b", b""),
         (b"myticket=abc", "", b"myticket=abc"),
         (b"a=ticket=abc", "", b"a=ticket=abc"),
-        (b"ticket=\xff%0A", "\xff%0A", b""),
+        (b"ticket=\xff%0Aa%2Eb", "\xff\na.b", b""),
     ],
 )
 def test_the_ticket_is_taken_out_of_the_url(query: bytes, ticket: str, rest: bytes) -> None:
