@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute
 from bridge.errors import SettingsError
 from bridge.gateway.app import Gateway
 from bridge.gateway.auth import refuse_open_door
+from bridge.gateway.files import make_room
 from bridge.gateway.protocol import GatewayProtocol, protocol_with
 from bridge.settings import Settings
 
@@ -132,5 +133,5 @@ def serve(
     Raises `SettingsError` when the port is in use, and when everybody could see everything by mistake.
     """
     refuse_open_door(settings)
-    server = Server(Gateway(settings, extra_routes=extra_routes), ready)
+    server = Server(Gateway(make_room(settings), extra_routes=extra_routes), ready)
     server.run(sockets=[server.listener])
