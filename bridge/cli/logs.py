@@ -36,3 +36,6 @@ def for_operators(level: str) -> None:
     )
     # What uvicorn tells of its start and stop, we tell ourselves.
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))
+    # A line per question to the app, with its URL; and, for debugging, with the headers of its answer.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -108,5 +108,4 @@ def test_a_gateway_that_could_let_nobody_in_says_what_is_missing() -> None:
     with program("serve", "--port", "0", "--auth", "jwt") as started:
         stdout, stderr = started.communicate(timeout=60)
     assert (started.returncode, stdout) == (2, b"")
-    assert stderr.decode().startswith("bridge: auth jwt needs a key: BRIDGE_TICKET_KEYS")
-    assert stderr.count(b"\n") == 1
+    assert stderr.decode().splitlines()[-1].startswith("bridge: auth jwt needs a key: BRIDGE_TICKET_KEYS")
