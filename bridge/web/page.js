@@ -365,16 +365,18 @@ class Legacy {
   async #poll() {
     if (this.#asking) return;
     this.#asking = true;
+    const round = this.#timer;
     this.#numbers.requests++;
     try {
       const answer = await fetch(url(of(this.#taskId, "/status")), { cache: "no-store", headers: CREDENTIALS });
       const text = await answer.text();
       this.#numbers.characters += text.length;
-      if (this.#timer === undefined) return;
+      // Closed meanwhile, or begun anew: what was asked before a retry would tell of its end as if it were ours.
+      if (this.#timer !== round) return;
       if (answer.ok) this.#show(JSON.parse(text));
       else this.#trouble(`The answer is ${answer.status}`, answer.status === 404);
     } catch {
-      if (this.#timer !== undefined) this.#trouble("No answer");
+      if (this.#timer === round) this.#trouble("No answer");
     } finally {
       this.#asking = false;
     }

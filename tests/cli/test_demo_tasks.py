@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from bridge.cli.demo.kinds import KINDS
@@ -282,3 +283,13 @@ def test_the_endless_task_goes_on_also_when_it_is_lost_and_stopped(demo: Demo) -
         lambda: (view := demo.status("demo"))["state"] == "running" and view["attempt"] > attempt and view
     )
     assert not view["cancel_requested"]
+
+
+@pytest.mark.parametrize("path", ["/demo/tasks", "/demo/tasks/demo/drop", "/demo/tasks/demo/kill"])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "localhost.evil.example"])
+def test_a_name_that_was_made_to_lead_here_is_403(demo: Demo, path: str, host: str) -> None:
+    """Nor does a page whose site moved its own address to this machine (DNS rebinding)."""
+    answer = httpx.post(
+        demo.url + path, headers={"host": host, "origin": f"http://{host}"}, json={"kind": "typed"}
+    )
+    assert (answer.status_code, error_code(answer.json())) == (403, "wrong_host")

@@ -3,15 +3,18 @@
 Browsers log every 404 as an error, so the page doesn't try them out: ``page.json``, which every gateway with
 the page has, tells whether they are there. Nor is it an error to look at a task that was started elsewhere.
 
-A POST must say that it is JSON. Forms of other sites can't, without the gateway's leave: so no page that
-somebody happens to visit starts or kills anything here.
+A POST must say that it is JSON. Forms of other sites can't, without the gateway's leave. And it must name
+this machine: the name of a site can be made to lead here (DNS rebinding), and then its pages count as ours.
+So no page that somebody happens to visit starts or kills anything here.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from ipaddress import ip_address
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -78,23 +81,35 @@ def demo_routes(workers: Workers) -> list[BaseRoute]:
             return error_answer(409, "No worker has this task now.", "no_worker")
         return json_answer(job.as_dict(), 202)
 
+    names = {"localhost", socket.gethostname().lower(), workers.settings.host.lower()}
     return [
         Route("/page.json", capabilities, methods=["GET"]),
-        Route("/demo/tasks", _json_only(start), methods=["POST"]),
+        Route("/demo/tasks", _meant(start, names), methods=["POST"]),
         Route("/demo/tasks/{task_id}", look, methods=["GET"]),
-        Route("/demo/tasks/{task_id}/drop", _json_only(drop), methods=["POST"]),
-        Route("/demo/tasks/{task_id}/kill", _json_only(kill), methods=["POST"]),
+        Route("/demo/tasks/{task_id}/drop", _meant(drop, names), methods=["POST"]),
+        Route("/demo/tasks/{task_id}/kill", _meant(kill, names), methods=["POST"]),
     ]
 
 
-def _json_only(endpoint: Endpoint) -> Endpoint:
+def _meant(endpoint: Endpoint, names: set[str]) -> Endpoint:
     async def guarded(request: Request) -> Response:
+        host = request.url.hostname or ""
+        if host not in names and not _is_address(host):
+            return error_answer(403, "This is not a name of the machine that shows this.", "wrong_host")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             return error_answer(415, "Send this with content-type: application/json.", "not_json")
         return await endpoint(request)
 
     return guarded
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _job(workers: Workers, request: Request) -> Job:
