@@ -43,7 +43,7 @@ def within(settings: Settings, files: int) -> Settings:
     if 0 < settings.max_connections <= most:
         return settings
     if settings.max_connections:
-        log.warning("this process may open %d files, so at most %d connections", files, most)
+        log.info("this process may open %d files, so at most %d connections", files, most)
     each = settings.max_connections_per_address
     return settings.with_(
         max_connections=most, max_connections_per_address=each and min(each, max(most // 2, 1))

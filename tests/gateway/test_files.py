@@ -39,7 +39,7 @@ def test_a_process_asks_for_as_many_as_it_needs(soft: int, hard: int, wanted: in
 
 def test_one_address_never_has_them_all(caplog: pytest.LogCaptureFixture) -> None:
     """With few files the limit per address shrinks, too; somebody must be able to see what is wrong."""
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         settings = within(Settings(), 1000)
     assert (settings.max_connections, settings.max_connections_per_address) == (800, 400)
     assert "1000 files" in caplog.text
