@@ -8,6 +8,7 @@ drain (each stream is told when to come back, spread over `drain_seconds`), then
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -117,7 +118,9 @@ def listen(settings: Settings) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise SettingsError(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        where = f"{settings.host}:{settings.port}"
+        hint = " (BRIDGE_PORT or --port names another)" if error.errno == errno.EADDRINUSE else ""
+        raise SettingsError(f"can't listen on {where}: {error.strerror}{hint}") from None
     return listener
 
 
