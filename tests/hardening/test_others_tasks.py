@@ -89,6 +89,8 @@ def test_another_users_task(guarded: Running, writer: Writer, state: str) -> Non
     position = str(bring_to(writer, state))
     before = guarded.get(STATUS, headers=ANN).json()
     compare(guarded, position, BOB)
+    # Nor does waiting tell: this would be given up after ten seconds.
+    assert guarded.get(f"{STATUS}?wait=60&after={position}", headers=BOB).status_code == 404
     assert guarded.get(STATUS, headers=ANN).json() == before
 
 
