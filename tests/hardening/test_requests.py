@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -28,11 +29,18 @@ QUICKLY = 0.2
 @pytest.fixture
 def impatient(redis_url: str, writer: Writer) -> Iterator[Running]:
     """A gateway that waits for a request hardly at all, with a stream that mustn't notice anything."""
+    yield from _watched(redis_url, writer, request_seconds=QUICKLY)
+
+
+@pytest.fixture
+def small(redis_url: str, writer: Writer) -> Iterator[Running]:
+    """A gateway that takes no large bodies, likewise."""
+    yield from _watched(redis_url, writer, max_body_bytes=100_000)
+
+
+def _watched(redis_url: str, writer: Writer, **settings: Any) -> Iterator[Running]:
     writer.open().text("before ")
-    with (
-        running(redis_url, request_seconds=QUICKLY, max_body_bytes=100_000) as gateway,
-        watch(gateway) as viewer,
-    ):
+    with running(redis_url, **settings) as gateway, watch(gateway) as viewer:
         viewer.text_is("before ")
         yield gateway
         writer.text("and after")
@@ -186,17 +194,17 @@ def test_keep_alive_is_no_slow_request(impatient: Running) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_oversized_bodies(impatient: Running, chunked: bool) -> None:
+def test_oversized_bodies(small: Running, chunked: bool) -> None:
     """What is too large is neither kept nor read to its end."""
-    before = impatient.connections()
+    before = small.connections()
     head = b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"Content-Length: 1000000000\r\n\r\n"
     piece = b"1000\r\n" + b"x" * 4096 + b"\r\n" if chunked else b"x" * 4096
-    with raw(impatient, POST + head) as viewer:
+    with raw(small, POST + head) as viewer:
         with suppress(ConnectionError):
             for _ in range(10_000):
                 viewer.socket.sendall(piece)
             pytest.fail("40 MB were taken")
-    eventually(lambda: impatient.connections() == before)
+    eventually(lambda: small.connections() == before)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +219,11 @@ def test_oversized_trailers(gateway: Running, endless: bytes) -> None:
             pytest.fail("100 MB were taken")
 
 
-def test_an_oversized_body_of_a_request_that_waits(impatient: Running, writer: Writer) -> None:
+def test_an_oversized_body_of_a_request_that_waits(small: Running, writer: Writer) -> None:
     """413 in the shape of all errors, which the client sees, although it still sends."""
     position = str(writer.text("").position).encode()
     head = b'GET /tasks/job-1/status?wait=60 HTTP/1.1\r\nHost: test\r\nIf-None-Match: "%b"\r\n' % position
-    with raw(impatient, head + b"Content-Length: 150000\r\n\r\n" + b"x" * 120_000) as viewer:
+    with raw(small, head + b"Content-Length: 150000\r\n\r\n" + b"x" * 120_000) as viewer:
         assert_refused(viewer, 413, "too_large")
 
 
