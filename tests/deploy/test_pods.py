@@ -8,7 +8,10 @@ import httpx
 import pytest
 
 import bridge as package
+from bridge.gateway.app import Gateway
+from bridge.gateway.auth import refuse_open_door
 from bridge.gateway.server import _AFTER_DRAIN_SECONDS
+from bridge.settings import Settings
 from tests.deploy.rendering import USUAL_GRACE_SECONDS, Rendered
 from tests.gateway.running import Running, running
 from tests.servers import RedisProcess, free_port
@@ -50,6 +53,22 @@ def test_standalone_gateways_are_ready_with_redis_only(standalone: Rendered) -> 
     paths = {kind: probe.path for kind, probe in bridge.probes.items()}
     assert paths == {"liveness": "/bridge/healthz", "readiness": "/bridge/readyz"}
     assert bridge.probes["readiness"].patience_seconds >= 30
+
+
+def test_every_gateway_starts(rendered: Rendered) -> None:
+    """With what the Secret must hold there is a door for each; a sidecar's even without, or it would take its
+    app down. Only for a look nobody is asked, and that is said.
+    """
+    for bridge in rendered.bridges:
+        secret = {} if bridge.sidecar else {"BRIDGE_TICKET_KEYS": "k" * 32}
+        settings = Settings.from_env(secret | bridge.env)
+        refuse_open_door(settings)
+        assert Gateway(settings).settings.auth != "none" or settings.insecure
+
+
+def test_only_an_evaluation_asks_nobody(standalone: Rendered, sidecar: Rendered) -> None:
+    """What is copied for production asks who may read."""
+    assert [one.settings.auth for one in (*standalone.bridges, *sidecar.bridges)] == ["jwt", "forward"]
 
 
 def test_a_sidecar_is_native_and_holds_nobody_up(sidecar: Rendered) -> None:
