@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from bridge import current_task
 from bridge.store.embedded import EmbeddedServer, find_binary
 from tests.servers import fake_redis, keys_without_ttl
 from tests.tools import require_tool
@@ -25,6 +26,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         for name in mark.args:
             require_tool(name)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_bound() -> Iterator[None]:
+    """A task that a test leaves bound would get what later tests report outside of any."""
+    before = current_task()
+    yield
+    assert current_task() is before, "this test left a task bound: finish it, or start it with bind=False"
 
 
 @pytest.fixture(scope="session")

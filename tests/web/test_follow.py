@@ -95,7 +95,7 @@ def test_the_gateway_is_restarted(redis_url: str, way: str) -> None:
 def test_a_retry_begins_anew(redis_url: str, way: str) -> None:
     """When another attempt takes over, the text of the one before is taken back."""
     with running(redis_url) as gateway, page(gateway.url, **WAYS[way]) as viewer:
-        bridge.task("job-1").start().report_progress("of no use")
+        bridge.task("job-1", bind=False).start().report_progress("of no use")
         viewer.until_text("of no use")
         with bridge.task("job-1") as second:
             second.report_progress("good")
