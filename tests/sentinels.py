@@ -84,7 +84,10 @@ class Replicated:
         with self.replica.client() as client:
 
             def follows() -> bool:
-                said: Any = client.info("replication")
+                try:
+                    said: Any = client.info("replication")
+                except redis.ConnectionError:
+                    return False  # the Sentinel closes all connections of a server that it makes a replica
                 return bool(
                     said["role"] == "slave"
                     and said["master_port"] == self.master.port

@@ -10,6 +10,7 @@ order, without a bug in their logs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,7 +162,9 @@ class Invariants:
         async def all_is_as_it_was() -> bool:
             for gateway in running:
                 now = await gateway.census()
-                for name in ("tasks", "channels", "followers", "files"):
+                more = Counter(now["tasks"]) - Counter(gateway.idle["tasks"])
+                assert not more, f"tasks more than before: {dict(more)}"
+                for name in ("channels", "followers", "files"):
                     assert now[name] == gateway.idle[name], f"{name}: {now[name]}, not {gateway.idle[name]}"
                 assert now["redis_connections"] <= _POOL, now
             with self._redis.client() as client:

@@ -70,16 +70,15 @@ def _files(own_port: int) -> dict[str, int]:
 
 
 def _made(fd: int, own_port: int) -> bool:
-    """Whether it is a connection that this process made, and not one that it accepted."""
+    """Whether it is a connection that this process made, and not one that it accepted. It may be dead by now:
+    a pool notices that only when it wants to use it.
+    """
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         return False
     with socket.socket(fileno=os.dup(fd)) as one:
-        try:
-            one.getpeername()
-        except OSError:
-            return False
         here = one.getsockname()
-        return isinstance(here, tuple) and here[1] != own_port
+        listens = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return isinstance(here, tuple) and not listens and here[1] != own_port
 
 
 if __name__ == "__main__":
