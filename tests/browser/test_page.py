@@ -185,7 +185,7 @@ def test_a_task_that_nobody_knows_yet(open_task: Callable[..., Page], windows: W
     """A page that is opened before its task waits, says so, and shows it as soon as it begins."""
     page = open_task("job-later")
     for side in (left(page), right(page)):
-        eventually(lambda: side.state == "waiting" and side.note)  # noqa: B023
+        eventually(lambda: side.state == "waiting" and side.note)  # noqa: B023 (called at once)
     windows.shot(page, "unknown")
     bridge.create_task("job-later")
     eventually(lambda: left(page).state == "queued")
@@ -279,7 +279,7 @@ def test_a_task_that_begins_anew(windows: Windows, demo: Demo) -> None:
     windows.shot(page, "between-rounds")
     eventually(lambda: page.locator("#attempt").text_content() == f"attempt {attempt + 1}", timeout=30)
     for side in (left(page), right(page)):
-        eventually(lambda: side.state == "running" and side.text, timeout=30)  # noqa: B023
+        eventually(lambda: side.state == "running" and side.text, timeout=30)  # noqa: B023 (called at once)
     assert notice(page) == ""
 
 
