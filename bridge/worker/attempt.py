@@ -245,6 +245,8 @@ class Attempt:
         """Act on one answer; False when those that follow it mean nothing any more."""
         if reply.cancel_requested or reply.state == "cancelled":
             self._buffer.request_cancel()
+        if reply.watchers >= 0:
+            self._buffer.watchers = (reply.watchers, now)
         self._epoch = max(self._epoch, reply.position.epoch)
         # After a loss Redis may not know these any more.
         self._owner = reply.owner or self._owner

@@ -73,6 +73,7 @@ class Buffer:
         "_crowd", "_fields", "_flush_bytes", "_fraction", "_items", "_lock", "_message", "_names", "_pending",
         "_progress_at", "_room", "_run",
         "cancel_requested", "closed", "go_on", "left_behind", "level", "signal", "told_to_stop", "truncated",
+        "watchers",
     )  # fmt: skip
 
     def __init__(self, limit: int, flush_bytes: int) -> None:
@@ -96,6 +97,8 @@ class Buffer:
         self.go_on = True
         self.cancel_requested = False
         self.told_to_stop = False
+        self.watchers: tuple[int, float] | None = None
+        """How many Redis counted last, and when that was (monotonic clock)."""
 
     @classmethod
     def nowhere(cls) -> Buffer:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import replace
@@ -117,35 +118,50 @@ class Task:
             self.buffer.told_to_stop = True
         return self.buffer.cancel_requested
 
+    @property
+    def watchers(self) -> int | None:
+        """How many gateways follow this task just now, or None when that isn't known: Redis hasn't said so
+        for a lease. It may be a second old.
+
+        A gateway counts once, however many people it serves, and for `linger_seconds` after the last of them
+        left. Polls count as well as streams. What else subscribes to the task's channel counts, too.
+        """
+        counted = self.buffer.watchers
+        if counted is None or time.monotonic() - counted[1] > self._settings.lease_seconds:
+            return None
+        return counted[0]
+
     def succeed(self, result: Any = None, usage: Mapping[str, Any] | None = None) -> None:
         """Say what the end will carry; the task ends when its block is left.
 
         `result` is any JSON value, `usage` a JSON object such as token counts. Raises `InvalidEvent` for
         what JSON can't say. What is larger than `max_task_bytes` is left out, and the end is `truncated`.
         """
-        if usage is not None and not isinstance(usage, Mapping):
-            raise TypeError("usage= must be a mapping, such as {'output_tokens': 12}")
-        self._said = self._fitting(Ending("succeeded"), result, None if usage is None else dict(usage))
+        self._said = self._fitting(Ending("succeeded"), result, usage)
 
-    def fail(self, code: str, message: str, result: Any = None) -> None:
+    def fail(
+        self, code: str, message: str, result: Any = None, usage: Mapping[str, Any] | None = None
+    ) -> None:
         """Say that the task will end as failed. `code` is for programs, `message` for people.
 
-        `result` is as in `succeed`: what there is all the same.
+        `result` and `usage` are as in `succeed`: what there is, and what it cost, all the same.
 
         `worker_lost` and `unknown_task` are codes of the bridge's own; they raise `InvalidEvent`.
         """
         check_name(code, "code")
         if code in RESERVED_CODES:
             raise InvalidEvent(f"code={code!r} is the bridge's own; choose another")
-        self._said = self._fitting(Ending("failed", failure(code, str(message))), result, None)
+        self._said = self._fitting(Ending("failed", failure(code, str(message))), result, usage)
 
-    def _fitting(self, said: Ending, result: Any, usage: dict[str, Any] | None) -> Ending:
+    def _fitting(self, said: Ending, result: Any, usage: Mapping[str, Any] | None) -> Ending:
+        if usage is not None and not isinstance(usage, Mapping):
+            raise TypeError("usage= must be a mapping, such as {'output_tokens': 12}")
         result, size = json_copy(result)
-        usage, more = json_copy(usage)
+        cost, more = json_copy(None if usage is None else dict(usage))
         if size + more > self._settings.max_task_bytes:
             log.warning("task %s: its result is larger than max_task_bytes and is left out", self.id)
             return replace(said, truncated=True)
-        return replace(said, result=result, usage=usage)
+        return replace(said, result=result, usage=cost)
 
     # Without a block.
 

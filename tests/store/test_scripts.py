@@ -17,6 +17,7 @@ from bridge.store.connect import keys_for, sync_client
 from bridge.store.scripts import NAMES, SCRIPTS, Answer, Call, Calls, as_store_error, run_pipeline, wire
 from tests.servers import RedisProcess
 from tests.store.bench import LEASE_MS, PUBLISH_LIMIT, Bench
+from tests.waiting import eventually
 
 QUEUED = State("queued")
 RUNNING = State("running", 1)
@@ -431,6 +432,34 @@ def test_renew_prolongs_the_lease_and_nothing_else(bench: Bench) -> None:
     assert bench.hash() == {**before, "lease": str(answer.now + 7000)}
 
 
+def test_answers_say_how_many_watch(bench: Bench) -> None:
+    """A script that publishes learns it by that, `renew` asks for it, and the others don't know."""
+    assert bench.open("t1").watchers == 1  # the bench itself
+    assert bench.append("t1", 1, HI).watchers == 1
+    assert bench.append("t1", 1, HI).watchers == -1
+    with bench.client.pubsub() as second:
+        second.subscribe(bench.keys.channel(bench.task_id))
+        eventually(lambda: second.get_message(timeout=1.0))
+        assert bench.renew("t1").watchers == 2
+
+
+def test_who_may_not_ask_who_watches_still_renews(redis_url: str, redis_client: redis.Redis) -> None:
+    """A Redis user without that one right loses nothing else by it."""
+    redis_client.acl_setuser(
+        "narrow", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-pubsub"]
+    )
+    client = sync_client(Settings(redis_url=redis_url.replace("://", "://narrow:x@")))
+    calls = Calls(keys_for(Settings(), client))
+    opened, renewed = run_pipeline(
+        client, [calls.open("t", token="t1", lease_ms=LEASE_MS), calls.renew("t", token="t1", lease_ms=9000)]
+    )
+    assert isinstance(opened, Answer)
+    assert isinstance(renewed, Answer)
+    assert (opened.watchers, renewed.verdict, renewed.watchers) == (0, "applied", -1)
+    client.close()
+    redis_client.acl_deluser("narrow")
+
+
 def test_renew_is_a_sign_of_life(bench: Bench) -> None:
     """A worker that says nothing for long keeps its task in Redis by renewing."""
     bench.open("t1")
@@ -833,7 +862,7 @@ def test_pipeline_answers_a_damaged_task_in_its_place(redis_url: str, redis_clie
     client.close()
 
 
-@pytest.mark.parametrize("raw", [None, [], [b"applied"], 3, [b"\xff"] * 11, ["nan"] * 11])
+@pytest.mark.parametrize("raw", [None, [], [b"applied"], 3, [b"\xff"] * 12, ["nan"] * 12])
 def test_an_answer_that_can_not_be_read_is_an_error_of_the_store(raw: Any) -> None:
     """Whatever a script seems to have answered, nothing but our own errors comes out."""
     with pytest.raises(StoreError):

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from bridge import report_progress
 from bridge.errors import InvalidEvent, InvalidTaskId, SettingsError
 from bridge.events import Chunk, End, Progress, Reset, State
 from bridge.settings import Settings
+from bridge.store.connect import keys_for
 from tests.waiting import eventually, eventually_async
 from tests.worker.logs import call, end_of, events, read_view
 
@@ -35,13 +37,36 @@ def test_a_block_is_a_run(settings: Settings, redis_client: redis.Redis) -> None
     assert end.length == {"text": 5}
 
 
+async def test_a_task_knows_how_many_gateways_follow_it(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Also while it is silent, and soon after somebody comes or leaves."""
+    channel = keys_for(settings, redis_client).channel("t")
+    async with bridge.task("t") as task:
+        await eventually_async(lambda: task.watchers == 0)
+        with redis_client.pubsub() as gateway:
+            gateway.subscribe(channel)
+            await eventually_async(lambda: task.watchers == 1)
+        await eventually_async(lambda: task.watchers == 0)
+
+
+def test_what_was_heard_long_ago_is_not_known_any_more(settings: Settings) -> None:
+    """While Redis is away nobody can say who watches."""
+    task = bridge.task("t")
+    assert task.watchers is None
+    task.buffer.watchers = (0, time.monotonic())
+    assert task.watchers == 0
+    task.buffer.watchers = (0, time.monotonic() - settings.lease_seconds - 1)
+    assert task.watchers is None
+
+
 def test_fail_says_how_it_failed(settings: Settings, redis_client: redis.Redis) -> None:
     """Code and message reach the end; the block itself raises nothing."""
     with bridge.task("t") as task:
-        task.fail("quota", "used up")
+        task.fail("quota", "used up", usage={"tokens": 3})
     end = end_of(redis_client, "t")
     assert (end.state, end.error) == ("failed", {"code": "quota", "message": "used up"})
-    assert end.result is None
+    assert (end.result, end.usage) == (None, {"tokens": 3})
 
 
 def test_a_failed_task_may_have_a_result(settings: Settings, redis_client: redis.Redis) -> None:

@@ -81,6 +81,8 @@ class Answer:
         Redis time, ms since 1970.
     owner, created_at
         Of the task: whose it is ("" for nobody's), and when it was first heard of (ms since 1970).
+    watchers
+        How many subscribers of this server follow the task, usually gateways; -1 where that isn't said.
     """
 
     verdict: str
@@ -93,6 +95,7 @@ class Answer:
     now: int
     owner: str = ""
     created_at: int = 0
+    watchers: int = -1
 
     @classmethod
     def parse(cls, raw: Sequence[Any]) -> Answer:
@@ -101,7 +104,7 @@ class Answer:
         Raises `CorruptLog` for what only a damaged hash can have made a script say.
         """
         try:
-            verdict, epoch, seq, attempt, batch, cancel, state, code, now, owner, created_at = (
+            verdict, epoch, seq, attempt, batch, cancel, state, code, now, owner, created_at, watchers = (
                 item.decode() if isinstance(item, bytes) else str(item) for item in raw
             )
             return cls(
@@ -115,6 +118,7 @@ class Answer:
                 int(now),
                 owner,
                 int(created_at),
+                int(watchers),
             )
         except (TypeError, ValueError) as error:
             raise CorruptLog(f"a script's answer can't be read: {error}") from error

@@ -26,6 +26,7 @@ local task = {} -- the hash as it is now
 local dirty = {} -- the fields to be written
 local lines = {} -- the events to be published
 local published_bytes = 0
+local watchers = -1 -- how many follow the channel, where the script came to know it
 
 local values = redis.call('HMGET', TASK, unpack(FIELDS))
 for i, name in ipairs(FIELDS) do
@@ -193,8 +194,8 @@ local function answer(verdict)
     if published_bytes <= PUBLISH_LIMIT then
       message = message .. '\n' .. table.concat(lines, '\n')
     end
-    redis.call('PUBLISH', CHANNEL, message)
+    watchers = redis.call('PUBLISH', CHANNEL, message)
   end
   return {verdict, num(task.epoch), num(task.seq), num(task.attempt), num(task.batch),
-    num(task.cancel), task.state, task.code, num(NOW), task.owner, num(task.created)}
+    num(task.cancel), task.state, task.code, num(NOW), task.owner, num(task.created), num(watchers)}
 end
