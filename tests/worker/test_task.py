@@ -41,10 +41,11 @@ async def test_a_task_knows_how_many_gateways_follow_it(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     """Also while it is silent, and soon after somebody comes or leaves."""
-    channel = keys_for(settings, redis_client).channel("t")
+    client: Any = redis_client  # redis-py leaves pubsub untyped
+    channel = keys_for(settings, client).channel("t")
     async with bridge.task("t") as task:
         await eventually_async(lambda: task.watchers == 0)
-        gateway: Any = redis_client.pubsub()  # redis-py's own types are too loose
+        gateway = client.pubsub()
         gateway.subscribe(channel)
         await eventually_async(lambda: task.watchers == 1)
         gateway.close()
