@@ -31,6 +31,11 @@ _CODES: Final = {
 }
 RETRY_AFTER_SECONDS: Final = 2
 
+NOSNIFF: Final = {"x-content-type-options": "nosniff"}
+"""On every answer: a browser must not take it for something else than its type says. A task's text is JSON or
+an event stream, and stays that, whatever it looks like.
+"""
+
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`value` as JSON."""
@@ -39,7 +44,7 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None
 
 def json_bytes(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON that is already encoded. Never to be kept by a cache between us and the client."""
-    all_headers = {"cache-control": "no-store", **(headers or {})}
+    all_headers = {"cache-control": "no-store", **NOSNIFF, **(headers or {})}
     return Response(body, status, all_headers, media_type="application/json")
 
 

@@ -19,6 +19,7 @@ from typing import Final
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from bridge.gateway.answers import NOSNIFF
 from bridge.settings import Settings
 
 _METHODS: Final = ("GET", "HEAD", "POST")
@@ -31,7 +32,7 @@ def with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
     origins = settings.origins
     if not origins:
         return app
-    return CORSMiddleware(
+    middleware = CORSMiddleware(
         app,
         allow_origins=origins,
         allow_methods=_METHODS,
@@ -39,3 +40,6 @@ def with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
         allow_credentials="*" not in origins,
         expose_headers=_READ,
     )
+    # It answers preflights itself.
+    middleware.preflight_headers |= NOSNIFF
+    return middleware

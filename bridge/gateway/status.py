@@ -19,7 +19,7 @@ from starlette.types import Receive
 from bridge.codec import dumps
 from bridge.errors import InvalidInput, StoreUnavailable
 from bridge.events import START, Chunk, Entry, Position, Reset
-from bridge.gateway.answers import json_bytes
+from bridge.gateway.answers import NOSNIFF, json_bytes
 from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
 from bridge.gateway.follower import Batch
@@ -173,7 +173,7 @@ def _texts(entries: list[Entry]) -> dict[str, str]:
 
 
 def _headers(hub: Hub, channel: Channel) -> dict[str, str]:
-    headers = {"etag": f'"{channel.position}"', **_CACHING}
+    headers = {"etag": f'"{channel.position}"', **_CACHING, **NOSNIFF}
     if not channel.view.ended:
         headers["retry-after"] = str(math.ceil(hub.settings.poll_interval_seconds))
     return headers

@@ -35,6 +35,7 @@ from bridge import sse
 from bridge.codec import encode
 from bridge.errors import StoreError
 from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position
+from bridge.gateway.answers import NOSNIFF
 from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
 from bridge.gateway.follower import Batch
@@ -63,6 +64,7 @@ HEADERS: Final = [
     (b"content-type", sse.CONTENT_TYPE.encode()),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
+    *((name.encode(), value.encode()) for name, value in NOSNIFF.items()),
 ]
 """Starlette would add a charset to the type, which some clients refuse."""
 

@@ -6,6 +6,10 @@ why the redirect is relative: the gateway can't know the path that the browser s
 
 Files are read once, when the gateway is made. Browsers keep them but ask each time, mostly for a 304: so
 after an update nobody runs a page and a script of different versions.
+
+What a task says is shown as text. Should it become more by a mistake of ours, the page's policy still lets no
+script run, nothing load and nothing be sent but from and to this gateway, and nobody frame the page to make
+people press its buttons unawares.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from bridge.gateway.answers import NOSNIFF
 from bridge.gateway.hub import Hub
 
 MODULE: Final = {"/bridge.js": "bridge.js", "/bridge.d.ts": "bridge.d.ts"}
@@ -44,6 +49,18 @@ _TYPES: Final = {
 }
 
 
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_FOR_PAGES: Final = {
+    "content-security-policy": _POLICY,
+    "x-frame-options": "DENY",  # what older browsers know of frame-ancestors
+    # Its address names a task, and perhaps a ticket.
+    "referrer-policy": "no-referrer",
+}
+
+
 def web_file(name: str) -> Callable[[Hub, Request], Awaitable[Response]]:
     """A handler that serves a file of `bridge/web/`.
 
@@ -54,15 +71,17 @@ def web_file(name: str) -> Callable[[Hub, Request], Awaitable[Response]]:
     except FileNotFoundError:
         content = None
     tag = f'"{sha256(content or b"").hexdigest()[:32]}"'
-    headers = {"cache-control": "no-cache", "etag": tag, "x-content-type-options": "nosniff"}
-    kind = _TYPES[name.rpartition(".")[2]]
+    ending = name.rpartition(".")[2]
+    headers = {"cache-control": "no-cache", "etag": tag, **NOSNIFF}
+    if ending == "html":
+        headers |= _FOR_PAGES
 
     async def serve(_: Hub, request: Request) -> Response:
         if content is None:
             raise HTTPException(404, f"This installation lacks the file bridge/web/{name}: install it again.")
         if _matches(request.headers.get("if-none-match", ""), tag):
             return Response(status_code=304, headers=headers)
-        return Response(content, headers={**headers, "content-type": kind})
+        return Response(content, headers={**headers, "content-type": _TYPES[ending]})
 
     return serve
 
@@ -72,7 +91,7 @@ async def to_slash(request: Request) -> Response:
     # "./" keeps a colon in the name from making a scheme of it.
     target = "./" + request.scope["path"].rpartition("/")[2] + "/"
     query = request.scope["query_string"].decode("latin-1")
-    return RedirectResponse(f"{target}?{query}" if query else target, 307)
+    return RedirectResponse(f"{target}?{query}" if query else target, 307, NOSNIFF)
 
 
 def _matches(if_none_match: str, tag: str) -> bool:

@@ -133,7 +133,7 @@ class Loaded(HTMLParser):
 
 @pytest.mark.parametrize("base_path", ["", "/live", "/a/b"])
 def test_all_that_the_page_loads_is_below_its_path(base_path: str) -> None:
-    """Each URL in it is relative and leads to one of our files; a strict content policy could be set."""
+    """Each URL in it is relative and leads to one of our files, as the page's content policy wants it."""
     with running("redis://127.0.0.1:1/0", ready=False, page=True, base_path=base_path) as gateway:
         page = gateway.get("/")
         loaded = Loaded()

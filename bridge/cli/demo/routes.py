@@ -27,7 +27,7 @@ from bridge.cli.demo.kinds import KINDS
 from bridge.cli.demo.workers import MAX_TASKS, RETRY_SECONDS, Job, TooManyTasks, Workers
 from bridge.errors import InvalidInput
 from bridge.events import check_task_id
-from bridge.gateway.answers import error_answer, json_answer
+from bridge.gateway.answers import NOSNIFF, error_answer, json_answer
 
 _MAX_BODY_BYTES: Final = 4096
 _BUSY_SECONDS: Final = 10
@@ -65,7 +65,7 @@ def demo_routes(workers: Workers) -> list[BaseRoute]:
 
     async def look(request: Request) -> Response:
         job = workers.get(check_task_id(request.path_params["task_id"]))
-        return json_answer(job.as_dict()) if job else Response(status_code=204)
+        return json_answer(job.as_dict()) if job else Response(status_code=204, headers=NOSNIFF)
 
     async def drop(request: Request) -> Response:
         task_id = check_task_id(request.path_params["task_id"])
