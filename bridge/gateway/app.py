@@ -35,7 +35,8 @@ from bridge.gateway.cors import with_cors
 from bridge.gateway.hub import Hub
 from bridge.gateway.limits import Gate, Kind
 from bridge.gateway.status import status
-from bridge.gateway.stream import come_back, stream
+from bridge.gateway.stream import stream
+from bridge.gateway.wire import come_back
 from bridge.settings import Settings
 
 Handler = Callable[[Hub, Request], Awaitable[Response]]

@@ -30,6 +30,7 @@ from bridge.codec import dumps, encode
 from bridge.events import START, Entry, Position, Reset
 from bridge.gateway.follower import Batch, Follower
 from bridge.gateway.history import PIECE_BYTES, History, data_bytes
+from bridge.gateway.reads import Reads
 from bridge.store.log import Head, Reading
 from bridge.view import View
 
@@ -37,16 +38,17 @@ _WAITING_MESSAGES: Final = 256
 """So many messages wait while a read is under way, each of at most `PIECE_BYTES`."""
 
 
-class Channel:
+class Channel(Reads):
     """One task. The hub calls `receive` with every message. When a read can and should begin, the channel
     calls `want_read` (which must only note it); the hub answers with `begin_read` and then with `load` or
-    `read_failed`. After `read_failed` it tries again unasked.
+    `read_failed`. After `read_failed` it tries again unasked. `loaded`, not `known`: there is no such task.
 
     owner: whose the events are that are held: "" for nobody's, None when there are none. It is not simply the
     head's, which may already be of a later epoch, and another's.
     """
 
     def __init__(self, task_id: str, want_read: Callable[[Channel], None]) -> None:
+        super().__init__()
         self.task_id = task_id
         self.view = View(task_id)
         self.head: Head | None = None
@@ -54,14 +56,9 @@ class Channel:
         self.followers: set[Follower] = set()
         self.generation = 0
         self.known = False
-        self.reading = False
         self.idle_since = 0.0
         self.dropped = False
-        self.reads_begun = 0
-        self.reads_done = 0
         self._want_read = want_read
-        self._read_wanted = 0
-        self._whole_wanted = 0
         self._history = History()
         self._view_json: bytes | None = None
         self._waiting: list[tuple[Position, list[Entry]]] = []
@@ -80,53 +77,22 @@ class Channel:
         return self._view_json
 
     @property
-    def loaded(self) -> bool:
-        """Whether the log was ever read; if so and `known` is false, Redis doesn't know the task."""
-        return self.reads_done > 0
-
-    @property
-    def read_due(self) -> bool:
-        """Whether a read is wanted and can begin."""
-        return self._read_wanted > self.reads_begun and not self.reading
-
-    @property
     def size(self) -> int:
         """About how many bytes of memory it takes: the view and the history."""
         return self._history.bytes + self._history.size + len(self._view_json or b"")
 
-    def want_read(self, *, whole: bool = False) -> int:
-        """Ask for a read that begins after now; returns its number, to be compared with `reads_done`.
-
-        whole: from the first event on, to compare or to have back what was forgotten.
-        """
-        if self._read_wanted <= self.reads_begun:
-            self._read_wanted = self.reads_begun + 1
-            if not self.reading:
-                self._want_read(self)
-        if whole:
-            self._whole_wanted = self._read_wanted
-        return self._read_wanted
-
     def begin_read(self) -> Position:
         """The hub begins a read now; from here on messages wait. Returns the position to read after."""
-        self.reading = True
-        self.reads_begun += 1
-        return START if self._whole_wanted == self.reads_begun else self.position
+        return START if self._begin() else self.position
 
     def read_failed(self) -> None:
         """The read that was begun came to nothing: another is due. What waited will be read then."""
-        self.reading = False
         self._waiting.clear()
-        self._read_wanted = self.reads_begun + 1
-        if self._whole_wanted == self.reads_begun:
-            self._whole_wanted = self._read_wanted
+        self._failed()
 
     def load(self, reading: Reading) -> None:
         """Take in what a read brought, then the messages that came meanwhile."""
-        self.reading = False
-        self.reads_done = self.reads_begun
-        if self.read_due:
-            self._want_read(self)
+        self._done()
         self.head = reading.head
         waiting, self._waiting = self._waiting, []
         if self._take_reading(reading):
@@ -214,7 +180,7 @@ class Channel:
         if keeps is None:
             return None
         if not self._history.reaches(follower.position.seq if keeps else 0):
-            if self._whole_wanted <= self.reads_done:
+            if not self._whole_read_awaited:
                 self.want_read(whole=True)
             return None
         follower.generation = self.generation
@@ -250,6 +216,9 @@ class Channel:
         return follower.dialect([Entry(follower.position, reset, encode(reset))])
 
     # --- inside ---------------------------------------------------------------------------------------
+
+    def _ask_for_read(self) -> None:
+        self._want_read(self)
 
     def _wake_all(self) -> None:
         for follower in tuple(self.followers):

@@ -30,6 +30,7 @@ from bridge.events import START, Position
 from bridge.gateway.audit import Audit
 from bridge.gateway.channel import Channel
 from bridge.gateway.follower import Follower
+from bridge.gateway.memory import Budget
 from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
 from bridge.store.link import Link
@@ -42,9 +43,6 @@ _READERS: Final = 16
 
 _SUBSCRIBE_SECONDS: Final = 1.0
 _LAST_GOODBYES_SECONDS: Final = 2.0
-
-_CHANNEL_OVERHEAD: Final = 4096
-"""About what a channel costs in memory beside what it holds, in bytes."""
 
 
 class Poll(Follower, Protocol):
@@ -72,7 +70,7 @@ class Hub:
         self._open = 0
         self._quiet = asyncio.Event()
         """Set when the last follower has left."""
-        self._over_budget = False
+        self._budget = Budget(settings.channels_bytes)
         self.draining = False
         self.running = False
 
@@ -261,31 +259,7 @@ class Hub:
             linger = self.settings.linger_seconds if channel.known else 0.0
             if not channel.followers and now - channel.idle_since >= linger:
                 self._drop(channel)
-        self._keep_to_budget()
-
-    # --- memory ---------------------------------------------------------------------------------------
-
-    def _keep_to_budget(self) -> None:
-        """Over the byte budget, lingering channels go first (the longest idle ones), then history."""
-        total = sum(channel.size + _CHANNEL_OVERHEAD for channel in self._channels.values())
-        warned, self._over_budget = self._over_budget, False
-        if total <= self.settings.channels_bytes:
-            return
-        idle = sorted((c for c in self._channels.values() if not c.followers), key=lambda c: c.idle_since)
-        for channel in idle:
-            total -= channel.size + _CHANNEL_OVERHEAD
-            self._drop(channel)
-            if total <= self.settings.channels_bytes:
-                return
-        for channel in sorted(self._channels.values(), key=lambda c: c.size, reverse=True):
-            total -= channel.size
-            channel.forget_history()
-            total += channel.size
-            if total <= self.settings.channels_bytes:
-                return
-        self._over_budget = True
-        if not warned:
-            log.warning("the tasks being read take %d bytes, more than channels_bytes allows", total)
+        self._budget.keep(self._channels.values(), self._drop)
 
     def _drop(self, channel: Channel) -> None:
         name = self.store.keys.channel(channel.task_id)

@@ -22,10 +22,11 @@ from bridge.events import START, Chunk, Entry, Position, Reset
 from bridge.gateway.answers import NOSNIFF, json_bytes
 from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
+from bridge.gateway.disconnect import watching
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
-from bridge.gateway.stream import native, parse_after, watching
+from bridge.gateway.wire import native, parse_after
 from bridge.store.connect import ANSWER_SECONDS
 
 _CACHING: Final = {"cache-control": "private, no-cache"}

@@ -13,7 +13,7 @@ Rules
    would wait for it to take what is buffered, so the server is asked to cut the connection (`ABORT`).
 5. Visitors who see their own tasks only take nothing (`Channel.take`) before the task is known to be theirs;
    and to who has taken nothing, nothing is handed over.
-6. `send` says nothing of a disconnect, only `receive` does: so one task per stream watches that.
+6. A client that is gone is told of by one task per stream (`disconnect.py`).
 
 The fan-out's seam is `offer` and `_next`: how bytes get from a channel to a socket is decided here only.
 """
@@ -22,11 +22,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 from starlette.requests import Request
 from starlette.types import Receive, Send
@@ -35,17 +33,15 @@ from bridge import sse
 from bridge.codec import encode
 from bridge.errors import StoreError
 from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position
-from bridge.gateway.answers import NOSNIFF
 from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
+from bridge.gateway.disconnect import watching
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
+from bridge.gateway.wire import come_back, native, no_more, parse_after, retry_line, send_body, send_head
 
 log = logging.getLogger("bridge.gateway")
-
-RETRY_MS: Final = (1000, 3000)
-"""Clients come back after a time between these, each stream with its own: not all at once."""
 
 ABORT: Final = "bridge.abort"
 """An extension in the ASGI scope: a function that cuts the connection at once. Our own server offers it."""
@@ -59,41 +55,6 @@ _DECIDE_SECONDS: Final = 1.0
 _LAST_WORDS_SECONDS: Final = 1.0
 """So long a client has to take its last words; a drain doesn't wait for one that takes nothing."""
 _CUT_SECONDS: Final = 1.0
-
-HEADERS: Final = [
-    (b"content-type", sse.CONTENT_TYPE.encode()),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-    *((name.encode(), value.encode()) for name, value in NOSNIFF.items()),
-]
-"""Starlette would add a charset to the type, which some clients refuse."""
-
-
-def native(entries: Sequence[Entry]) -> bytes:
-    """The bridge's own dialect: the event's kind, its position, and its data as it stands in the log."""
-    return b"".join(
-        [sse.frame(entry.data, event=entry.event.kind, id=str(entry.position)) for entry in entries]
-    )
-
-
-def retry_line(times: float = 1) -> bytes:
-    """The jittered `retry:` of one stream."""
-    least, most = RETRY_MS
-    return sse.retry(random.randint(int(least * times), int(most * times)))
-
-
-def parse_after(text: str | None) -> Position:
-    """The position that a client has. Nothing, `-1` and `0` mean the start. Raises `InvalidPosition`."""
-    if text is None or text in ("", "-1", "0"):
-        return START
-    return Position.parse(text)
-
-
-class Watched(Protocol):
-    """Somebody who wants to know that a client is gone."""
-
-    def disconnected(self) -> None:
-        """The client is gone."""
 
 
 class StreamFollower:
@@ -266,14 +227,8 @@ class StreamFollower:
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         self._sending, self._active_at = True, monotonic()
         self._written += len(body)
-        await _body(send, body, more=more)
+        await send_body(send, body, more=more)
         self._sending, self._active_at = False, monotonic()
-
-
-async def come_back(send: Send, why: str, times: float = 1) -> None:
-    """Rule 2: say what will pass by itself, and when to come back: after so many times the usual."""
-    await _start(send)
-    await _body(send, retry_line(times) + sse.comment(why), more=False)
 
 
 async def stream(
@@ -282,8 +237,8 @@ async def stream(
     """Answer one request for the events of a task. Raw ASGI: a stream is nothing but `send`s."""
     after = parse_after(request.headers.get("last-event-id") or request.query_params.get("after"))
     if request.method == "HEAD":
-        await _start(send)
-        await _body(send, b"", more=False)
+        await send_head(send)
+        await send_body(send, b"", more=False)
         return
     if hub.draining:
         await come_back(send, _GOING_AWAY)
@@ -295,10 +250,9 @@ async def stream(
         async with watching(receive, follower) as watch:
             try:
                 if await _has_the_end(hub, visitor, channel, follower):
-                    await send({"type": "http.response.start", "status": 204, "headers": HEADERS[1:]})
-                    await _body(send, b"", more=False)
+                    await no_more(send)
                     return
-                await _start(send)
+                await send_head(send)
                 await follower.run(channel, send)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
@@ -328,28 +282,3 @@ async def _has_the_end(hub: Hub, visitor: Visitor, channel: Channel, follower: S
     if after == UNKNOWN_TASK_END:
         return not sees
     return sees and channel.view.ended and after == channel.position
-
-
-@asynccontextmanager
-async def watching(receive: Receive, follower: Watched) -> AsyncIterator[asyncio.Task[None]]:
-    """For the length of the block, a task tells the follower when its client is gone."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        follower.disconnected()
-
-    task = asyncio.create_task(watch(), name="bridge disconnect watch")
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-async def _start(send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-
-
-async def _body(send: Send, body: bytes, *, more: bool = True) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 import bridge
-from bridge.gateway import stream
+from bridge.gateway import wire
 from bridge.worker import process
 from tests.browser.places import Demo, demonstration, empty_site
 from tests.browser.windows import FLAGS, Windows
@@ -43,7 +43,7 @@ def windows(browser: Browser, tmp_path: Path) -> Iterator[Windows]:
 def worker(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process writes to the test's Redis; its gateways ask whoever was cut off to come back soon."""
     bridge.configure(bridge.Settings(redis_url=redis_url))
-    monkeypatch.setattr(stream, "RETRY_MS", (100, 300))
+    monkeypatch.setattr(wire, "RETRY_MS", (100, 300))
     yield
     process.reset()
 

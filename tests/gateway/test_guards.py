@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -17,7 +17,8 @@ import redis
 
 from bridge.codec import dumps
 from bridge.events import Entry
-from bridge.gateway import stream as stream_module
+from bridge.gateway import stream
+from bridge.gateway.wire import native
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
 from tests.gateway.writer import Writer
@@ -86,13 +87,12 @@ def counted(writer: Writer, **settings: Any) -> Iterator[tuple[Running, Commands
 def encodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one, the number of entries, whenever a stream's bytes are made."""
     calls: list[int] = []
-    real: Callable[[Sequence[Entry]], bytes] = stream_module.native
 
     def counting(entries: Sequence[Entry]) -> bytes:
         calls.append(len(entries))
-        return real(entries)
+        return native(entries)
 
-    monkeypatch.setattr(stream_module, "native", counting)
+    monkeypatch.setattr(stream, "native", counting)
     return calls
 
 

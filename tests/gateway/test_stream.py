@@ -8,7 +8,7 @@ import pytest
 
 from bridge.events import UNKNOWN_TASK_END, Chunk, Data, End, Position, Progress, Reset, State, Unknown
 from bridge.gateway.history import PIECE_BYTES
-from bridge.gateway.stream import RETRY_MS
+from bridge.gateway.wire import RETRY_MS
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
 from tests.gateway.writer import Writer

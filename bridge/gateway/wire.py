@@ -1,0 +1,66 @@
+"""What a stream is on the wire: its headers, its first line, its frames, and what is said instead of one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.types import Send
+
+from bridge import sse
+from bridge.events import START, Entry, Position
+from bridge.gateway.answers import NOSNIFF
+
+RETRY_MS: Final = (1000, 3000)
+"""Clients come back after a time between these, each stream with its own: not all at once."""
+
+HEADERS: Final = [
+    (b"content-type", sse.CONTENT_TYPE.encode()),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+    *((name.encode(), value.encode()) for name, value in NOSNIFF.items()),
+]
+"""Starlette would add a charset to the type, which some clients refuse."""
+
+
+def native(entries: Sequence[Entry]) -> bytes:
+    """The bridge's own dialect: the event's kind, its position, and its data as it stands in the log."""
+    return b"".join(
+        [sse.frame(entry.data, event=entry.event.kind, id=str(entry.position)) for entry in entries]
+    )
+
+
+def retry_line(times: float = 1) -> bytes:
+    """The jittered `retry:` of one stream."""
+    least, most = RETRY_MS
+    return sse.retry(random.randint(int(least * times), int(most * times)))
+
+
+def parse_after(text: str | None) -> Position:
+    """The position that a client has. Nothing, `-1` and `0` mean the start. Raises `InvalidPosition`."""
+    if text is None or text in ("", "-1", "0"):
+        return START
+    return Position.parse(text)
+
+
+async def send_head(send: Send) -> None:
+    """A stream begins."""
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+
+
+async def send_body(send: Send, body: bytes, *, more: bool = True) -> None:
+    """Some of a stream, or the last of it."""
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def come_back(send: Send, why: str, times: float = 1) -> None:
+    """Say in a 200 what will pass by itself, and when to come back: after so many times the usual."""
+    await send_head(send)
+    await send_body(send, retry_line(times) + sse.comment(why), more=False)
+
+
+async def no_more(send: Send) -> None:
+    """204: who has it all needn't come back."""
+    await send({"type": "http.response.start", "status": 204, "headers": HEADERS[1:]})
+    await send_body(send, b"", more=False)
