@@ -18,6 +18,7 @@ _USUAL_PORT: Final = re.compile(r"^http:.*:80$|^https:.*:443$")
 _COOKIE_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 AUTH: Final = ("none", "jwt", "forward")
+LOG_FORMATS: Final = ("console", "json")
 HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 """Algorithms with a shared secret, and how many bytes it must have at least (RFC 7518, 3.2)."""
 ASYMMETRIC: Final = (
@@ -103,6 +104,11 @@ def wrong_auth(text: str) -> str:
     if "none" in named and len(named) > 1:
         return "be none alone, or without none"
     return "" if len(set(named)) == len(named) else "name each way once"
+
+
+def wrong_log_format(text: str) -> str:
+    """One of two."""
+    return "" if text in LOG_FORMATS else f"be {' or '.join(LOG_FORMATS)} (got {text[:60]!r})"
 
 
 def wrong_algorithms(text: str) -> str:

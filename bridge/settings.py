@@ -248,6 +248,11 @@ class Settings:
     channels_bytes: int = _setting(
         256 * 1024 * 1024, "What all tasks together may take of the gateway's memory.", least=0
     )
+    log_format: str = _setting(
+        "console",
+        "How `bridge serve` logs, on stderr: `console`, for people, or `json`, one object a line.",
+        wrong=checks.wrong_log_format,
+    )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **flags: Any) -> Self:

@@ -39,14 +39,14 @@ def serve(embedded: bool, log_level: str, **flags: Any) -> None:
     It starts and stays up without Redis, too, and serves as soon as there is one. At the end the open
     streams are told when to come back, and are closed spread over the drain time.
     """
-    logs.for_operators(log_level)
     if embedded and flags["redis_url"] is not None:
         raise click.UsageError("--embedded starts a Redis, --redis-url names one: give only one of them.")
+    settings = Settings.from_env(**flags)
+    logs.for_operators(log_level, settings.log_format)
     with ExitStack() as stack:
         stack.enter_context(sigterm_ends())
         if embedded:
-            flags["redis_url"] = stack.enter_context(local_redis(None))
-        settings = Settings.from_env(**flags)
+            settings = settings.with_(redis_url=stack.enter_context(local_redis(None)))
 
         def ready(url: str) -> None:
             click.echo(f"bridge: gateway at {url} with Redis at {shown(settings.redis_url)}")
