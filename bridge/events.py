@@ -38,7 +38,9 @@ TERMINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
 STATES: Final = frozenset({"queued", "running"}) | TERMINAL_STATES
 RESERVED_CODES: Final = frozenset({"worker_lost", "unknown_task"})
 """Error codes of ends that no worker writes."""
-RESET_REASONS: Final = frozenset({"retry", "log_lost", "worker_returned", "compacted", "other_log"})
+RESET_REASONS: Final = frozenset(
+    {"retry", "log_lost", "worker_returned", "compacted", "rewritten", "other_log"}
+)
 
 
 def check_task_id(task_id: str) -> str:
