@@ -42,6 +42,10 @@ class Keys:
         """The pub/sub channel. It names the database, because pub/sub itself ignores it."""
         return f"{self.prefix}{{{task_id}}}:live:{self.database}"
 
+    def poller(self, task_id: str) -> str:
+        """The hash that says which gateway asks an app about this task."""
+        return f"{self.prefix}{{{task_id}}}:poller"
+
     def probe(self, gateway: str) -> str:
         """The pub/sub channel on which a gateway sends messages to itself, and the hash that it writes to."""
         return f"{self.prefix}probe:{gateway}:{self.database}"

@@ -16,7 +16,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoScriptError, RedisError
 
 from bridge.codec import decode
-from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition
+from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition, StoreError, StoreUnavailable
 from bridge.events import START, Entry, Position
 from bridge.store.connect import ANSWER_SECONDS, cancellable
 from bridge.store.keys import Keys
@@ -25,6 +25,11 @@ from bridge.store.scripts import Answer, Call, Calls, as_store_error
 PAGE: Final = 1000
 """Entries per page. A chunk has at most 64 KiB, so a page has at most 64 MiB, and seldom more than 1."""
 
+
+POLLER_TOKEN: Final = "upstream"
+"""The token of every gateway that asks an app about a task: they are one writer, whoever of them asks. It is
+also how all tell such a task from a worker's. No worker has a token of so few letters.
+"""
 
 SCRIPTS_AT_ONCE: Final = 4
 """Each takes a connection to Redis; a crowd of cancels waits in turn, instead of opening one each."""
@@ -35,7 +40,8 @@ class Head:
     """What Redis knows about a task beside its events.
 
     position: the newest event. bytes: the size of all event data of the epoch. lease: deadline in Redis
-    time (ms), 0 when there is none. state: queued, running, or how it ended.
+    time (ms), 0 when there is none. state: queued, running, or how it ended. polled: the events were not
+    reported by a worker, but are what gateways found out by asking an app.
     """
 
     position: Position
@@ -43,6 +49,7 @@ class Head:
     state: str
     lease: int
     owner: str
+    polled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,32 @@ class Store:
             await self._evaluate(self.calls.probe(name, message))
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
+
+    async def claim(self, name: str, holder: str, lease_ms: int) -> bool:
+        """Take, or keep, the lease that a hash of that name stands for; with 0 give it back. Whether the
+        holder had it, or has it now. Raises `StoreError` like `run`.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return bool(await self._evaluate(self.calls.claim(name, holder, lease_ms)))
+        except (RedisError, OSError) as error:
+            raise as_store_error(error) from error
+
+    async def moved(self, task_id: str) -> bool:
+        """Whether this is another server than the one on which the task's epoch began, as the scripts mean
+        it: the ids that would come next may have been given before. Raises `StoreError`.
+        """
+        pipeline: Any = self.client.pipeline(transaction=False)
+        pipeline.execute_command("HGET", self.keys.task(task_id), "server")
+        pipeline.execute_command("INFO", "replication")
+        try:
+            before, info = await self._execute(pipeline)
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            return False  # a server that doesn't tell
+        now = str(info.get("master_replid", "")) if isinstance(info, dict) else ""
+        return bool(before and now) and before.decode() != now
 
     async def read(self, task_id: str, after: Position = START) -> Reading:
         """The task's head and its entries after a position.
@@ -182,15 +215,16 @@ def parse_message(message: bytes) -> tuple[Position, list[Entry]]:
     return last, entries
 
 
-_HEAD_FIELDS: Final = ("epoch", "seq", "bytes", "state", "lease", "owner")
+_HEAD_FIELDS: Final = ("epoch", "seq", "bytes", "state", "lease", "owner", "token")
 
 
 def _head(fields: Sequence[Any]) -> Head | None:
     try:
-        epoch, seq, size, state, lease, owner = ((item or b"").decode() for item in fields)
+        epoch, seq, size, state, lease, owner, token = ((item or b"").decode() for item in fields)
         if not epoch:
             return None
-        return Head(Position(int(epoch), int(seq)), int(size), state, int(lease or 0), owner)
+        position, polled = Position(int(epoch), int(seq)), token == POLLER_TOKEN
+        return Head(position, int(size), state, int(lease or 0), owner, polled)
     except ValueError as error:
         raise CorruptLog(f"a task's hash can't be read: {error}") from None
 

@@ -15,11 +15,11 @@ from bridge.errors import CorruptLog, StoreError, StoreUnavailable
 from bridge.events import START, UNKNOWN_TASK_END, Chunk, End, Entry, Position
 from bridge.settings import Settings
 from bridge.store.connect import async_client, keys_for
-from bridge.store.log import PAGE, SCRIPTS_AT_ONCE, Store, parse_message
+from bridge.store.log import PAGE, POLLER_TOKEN, SCRIPTS_AT_ONCE, Store, parse_message
 from bridge.store.scripts import Answer, Call, wire
 from tests.servers import RedisProcess
 from tests.strategies import as_log, logs
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_async
 
 LONG = 2 * PAGE + PAGE // 2
 """Entries of a log that takes three pages."""
@@ -246,6 +246,36 @@ async def test_probe_of_a_server_that_refuses_writes_is_unavailable(setting: str
         await client.config_set(setting, 0)
         await store.probe("here", b"3")
         await client.aclose()
+
+
+async def test_a_lease_has_one_holder(store: Store) -> None:
+    """Until it gives it back, or its time is over; keeping it prolongs it."""
+    name = store.keys.poller("a")
+    assert await store.claim(name, "one", 60_000)
+    assert await store.claim(name, "one", 90_000)
+    assert 60_000 < await store.client.pttl(name) <= 90_000
+    assert not await store.claim(name, "two", 60_000)
+    assert not await store.claim(name, "two", 0)
+    assert await store.claim(name, "one", 0)
+    assert await store.claim(name, "two", 1)
+    await eventually_async(lambda: store.claim(name, "one", 60_000))
+
+
+async def test_a_task_that_was_polled_is_known_by_its_head(store: Store) -> None:
+    """Any gateway can tell it from a worker's."""
+    await opened(store, "a")
+    await opened(store, "b", POLLER_TOKEN)
+    heads, _ = await store.heads(["a", "b"])
+    assert [head is not None and head.polled for head in heads] == [False, True]
+
+
+async def test_another_server_is_noticed(store: Store) -> None:
+    """By the replication id under which the epoch began; an unknown task began nowhere."""
+    await opened(store)
+    assert not await store.moved("a")
+    await store.client.hset(store.keys.task("a"), "server", "0" * 40)
+    assert await store.moved("a")
+    assert not await store.moved("nobody")
 
 
 async def test_refusal_is_a_store_error_that_lasts(store: Store) -> None:

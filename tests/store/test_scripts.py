@@ -299,6 +299,18 @@ def test_open_repeated_after_being_superseded_is_fenced(bench: Bench) -> None:
     assert len(bench.hash()["tokens"].split()) == 16
 
 
+def test_polite_open_takes_over_from_nobody(bench: Bench) -> None:
+    """It begins what nobody has begun, and goes on with its own; whoever has, or had, the task keeps it."""
+    polite = bench.calls.open(bench.task_id, token="p", lease_ms=0, polite=True)
+    assert verdicts(bench.run(polite), bench.run(polite)) == ["applied", "seen"]
+    bench.open("t1")
+    assert bench.run(polite).verdict == "fenced"
+    other = bench.calls.open(bench.task_id, token="q", lease_ms=0, polite=True)
+    assert bench.run(other).verdict == "fenced"
+    bench.close("t1", 1)
+    assert verdicts(bench.run(polite), bench.run(other)) == ["fenced", "fenced"]
+
+
 def test_open_of_an_ended_task_starts_a_new_epoch(bench: Bench) -> None:
     """A retry after an end begins a new life of the log with a reset; the end before it is gone."""
     bench.create("c1", owner="ann")

@@ -1,9 +1,9 @@
 """The scripts that write: one fact, one writer, one atomic step each. Beside this file, in Lua.
 
 `common.lua` stands in front of each script that is about a task, and these answer alike (`Answer`). The
-gateway's `probe` is about none. The constructors below are the only place that knows the order of a script's
-arguments; what they return is a `Call`, which the gateway runs through `bridge.store.log.Store` and the
-worker's pump puts into pipelines with `run_pipeline`.
+gateways' `probe` and `claim` are about none. The constructors below are the only place that knows the order
+of a script's arguments; what they return is a `Call`, which the gateway runs through `bridge.store.log.Store`
+and the worker's pump puts into pipelines with `run_pipeline`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bridge.events import Event, Position
 from bridge.store.keys import Keys
 
 _ABOUT_TASKS: Final = ("create", "open", "append", "renew", "close", "cancel", "expire", "restore")
-NAMES: Final = (*_ABOUT_TASKS, "probe")
+NAMES: Final = (*_ABOUT_TASKS, "probe", "claim")
 
 MAX_JOINED_BYTES: Final = 16 * 1024 * 1024
 """What `open` assumes that one attempt may write, if it isn't told."""
@@ -156,9 +156,13 @@ class Calls:
         """Announce a task. `creation` names this call, `age_ms` says how long ago it was first made."""
         return self._call("create", task_id, owner, creation, age_ms)
 
-    def open(self, task_id: str, *, token: str, lease_ms: int, room: int = MAX_JOINED_BYTES) -> Call:
-        """Begin an attempt; a lease of 0 means none. A log of more than `room` bytes is begun anew."""
-        return self._call("open", task_id, token, lease_ms, room)
+    def open(
+        self, task_id: str, *, token: str, lease_ms: int, room: int = MAX_JOINED_BYTES, polite: bool = False
+    ) -> Call:
+        """Begin an attempt; a lease of 0 means none. A log of more than `room` bytes is begun anew. One that
+        is polite begins only where nobody else has the task, or had it: else it is fenced.
+        """
+        return self._call("open", task_id, token, lease_ms, room, int(polite))
 
     def append(
         self,
@@ -224,6 +228,10 @@ class Calls:
             "restore", task_id, token, attempt, name, reason, batch, known_epoch, lease_ms, length,
             int(cancel_requested), created_at, started_at, owner, *events,
         )  # fmt: skip
+
+    def claim(self, name: str, holder: str, lease_ms: int) -> Call:
+        """Take or keep the lease that the key of that name stands for; 0 gives it back. Has no `Answer`."""
+        return Call(SCRIPTS["claim"], (name,), (holder, lease_ms))
 
     def probe(self, name: str, message: bytes) -> Call:
         """Write to the key of that name, and publish on the channel of that name. Has no `Answer`."""

@@ -1,5 +1,5 @@
 -- open: a worker begins an attempt. ARGV[4] its token, ARGV[5] lease (ms), ARGV[6] the most bytes that a log
--- may already hold for an attempt that joins it.
+-- may already hold for an attempt that joins it, ARGV[7] 1 if it must not take over from anybody.
 --
 -- Earlier attempts' text in the same epoch is void, but it counts against what the log may hold. Where there
 -- is more of it than one attempt may write, the new one begins a new epoch, so that it has room for its own.
@@ -8,6 +8,7 @@
 local token, lease = ARGV[4], lease_until(ARGV[5])
 
 if KNOWN then
+  if ARGV[7] == '1' and not is_current(token) then return answer('fenced') end
   if is_current(token) then
     if ended() then return answer('ended') end
     return answer('seen')
