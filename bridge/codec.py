@@ -236,10 +236,8 @@ def _decode_state(m: _Object) -> Event:
 
 
 def _decode_unknown(m: _Object) -> Event:
-    if not _KIND.fullmatch(m.kind) or m.kind in _EVENTSOURCE_NAMES:
-        raise InvalidEvent(f"not a kind of event: {m.kind[:20]!r}")
     at = m.at()
-    return Unknown(m.kind, {name: value for name, value in m.members.items() if name != "at"}, at)
+    return Unknown(check_kind(m.kind), {name: value for name, value in m.members.items() if name != "at"}, at)
 
 
 def _decode_data(m: _Object) -> Event:
@@ -272,3 +270,10 @@ _DECODERS: Final[Mapping[str, Callable[[_Object], Event]]] = {
 
 KINDS: Final = frozenset(_DECODERS)
 """The kinds of event that this version knows."""
+
+
+def check_kind(kind: str) -> str:
+    """Return `kind` if an event may be of it, known or not, else raise `InvalidEvent`."""
+    if kind not in KINDS and (not _KIND.fullmatch(kind) or kind in _EVENTSOURCE_NAMES):
+        raise InvalidEvent(f"not a kind of event: {kind[:20]!r}")
+    return kind

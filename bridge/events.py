@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from bridge.errors import InvalidPosition, InvalidTaskId
 
@@ -58,11 +58,11 @@ def check_task_id(task_id: str) -> str:
     return task_id
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+class Position(NamedTuple):
     """The id of an event: `epoch` (ms since 1970, one life of the log) and `seq` (1, 2, 3 … within it).
 
-    Positions are ordered as numbers; as text they would not be (``…-9`` and ``…-10``).
+    Positions are ordered as numbers; as text they would not be (``…-9`` and ``…-10``). A tuple, not a
+    dataclass: each batch compares one with the cursor of every follower, and tuples are compared in C.
     """
 
     epoch: int
@@ -164,12 +164,3 @@ class Unknown:
 
 
 Event = State | Chunk | Progress | Data | Reset | End | Unknown
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One event at its place in a log. `data` is its JSON as it stands there."""
-
-    position: Position
-    event: Event
-    data: bytes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bridge.codec import encode, utf8
-from bridge.events import MAX_CHUNK_BYTES, Chunk, Data, Entry, Progress, Reset
+from bridge.entries import Entry
+from bridge.events import MAX_CHUNK_BYTES, Chunk, Data, Progress, Reset
 
 
 def compact(entries: Sequence[Entry]) -> list[Entry]:

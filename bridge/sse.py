@@ -61,11 +61,14 @@ def frame(
     Raises ValueError when `event` or `id` holds CR, LF or NUL, when `retry_ms` is negative, and for lone
     surrogates (UnicodeEncodeError is one).
     """
-    head = b""
+    fields = ""
     if event is not None:
-        head = b"event: " + _one_line("event", event) + b"\n"
+        fields = f"event: {event}\n"
     if id is not None:
-        head += b"id: " + _one_line("id", id) + b"\n"
+        fields += f"id: {id}\n"
+    head = fields.encode()
+    if head.count(b"\n") > (event is not None) + (id is not None) or b"\r" in head or b"\0" in head:
+        raise ValueError(f"event and id of a frame can't hold CR, LF or NUL (got {fields[:120]!r})")
     if retry_ms is not None:
         head += retry(retry_ms)
     body = data.encode() if isinstance(data, str) else data
@@ -86,13 +89,6 @@ def retry(ms: int) -> bytes:
     if ms < 0:
         raise ValueError(f"retry is in milliseconds and can't be negative (got {ms})")
     return b"retry: %d\n" % ms
-
-
-def _one_line(name: str, value: str) -> bytes:
-    encoded = value.encode()
-    if b"\n" in encoded or b"\r" in encoded or b"\0" in encoded:
-        raise ValueError(f"{name} of a frame can't hold CR, LF or NUL (got {value[:60]!r})")
-    return encoded
 
 
 class Decoder:

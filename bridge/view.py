@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from bridge.entries import Entry
 from bridge.errors import InvalidEvent
 from bridge.events import (
     MAIN_FIELD,
@@ -19,7 +20,6 @@ from bridge.events import (
     Chunk,
     Data,
     End,
-    Entry,
     Event,
     Position,
     Progress,

@@ -7,13 +7,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from bridge.codec import encode
+from bridge.entries import Entry
 from bridge.events import (
     RESET_REASONS,
     TERMINAL_STATES,
     Chunk,
     Data,
     End,
-    Entry,
     Event,
     Position,
     Progress,

@@ -8,17 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.codec import decode, utf8
-from bridge.events import (
-    MAX_CHUNK_BYTES,
-    Chunk,
-    Data,
-    End,
-    Entry,
-    Event,
-    Progress,
-    Reset,
-    State,
-)
+from bridge.entries import Entry
+from bridge.events import MAX_CHUNK_BYTES, Chunk, Data, End, Event, Progress, Reset, State
 from bridge.merge import compact, split_text
 from bridge.view import View
 from tests.strategies import as_log, chunks, logs

@@ -8,20 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.codec import utf8
+from bridge.entries import Entry
 from bridge.errors import InvalidEvent
-from bridge.events import (
-    MAX_CHUNK_BYTES,
-    START,
-    Chunk,
-    Data,
-    End,
-    Entry,
-    Event,
-    Position,
-    Progress,
-    Reset,
-    State,
-)
+from bridge.events import MAX_CHUNK_BYTES, START, Chunk, Data, End, Event, Position, Progress, Reset, State
 from bridge.view import View, parse_rfc3339, rfc3339
 from tests.strategies import EPOCH, as_log, logs
 

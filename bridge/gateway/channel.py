@@ -17,22 +17,32 @@ Rules
    dialect, and the same bytes go to every follower that is up to date and takes them. One that is busy is
    left behind; it comes for what it missed with `take`, in merged pieces (`history.PIECE_BYTES`). So a slow
    reader costs no memory, and loses nothing.
-5. A position from a client that is ahead of the channel is not an error: another gateway may be quicker.
+5. What comes over the link is handed on unread: nobody needs to know what a chunk says to pass it on. The
+   view takes it in when somebody asks for it. What can't be read then makes the channel read the whole log.
+6. A position from a client that is ahead of the channel is not an error: another gateway may be quicker.
    The channel first reads the log; only what is still ahead then, or of another epoch, is reset.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from bridge.codec import dumps, encode
-from bridge.events import START, Entry, Position, Reset
+from bridge.entries import Entry
+from bridge.errors import InvalidEvent
+from bridge.events import START, Position, Reset
 from bridge.gateway.follower import Batch, Follower
 from bridge.gateway.history import PIECE_BYTES, History, data_bytes
 from bridge.gateway.reads import Reads
 from bridge.store.log import Head, Reading
 from bridge.view import View
+
+log = logging.getLogger("bridge.gateway")
+
+_CONTENT: Final = frozenset({"chunk", "progress", "data"})
+"""Kinds of events that change nothing but what the view shows."""
 
 _WAITING_MESSAGES: Final = 256
 """So many messages wait while a read is under way, each of at most `PIECE_BYTES`."""
@@ -50,7 +60,8 @@ class Channel(Reads):
     def __init__(self, task_id: str, want_read: Callable[[Channel], None]) -> None:
         super().__init__()
         self.task_id = task_id
-        self.view = View(task_id)
+        self.position = START
+        """Of the newest event held; `START` when there is none."""
         self.head: Head | None = None
         self.owner: str | None = None
         self.followers: set[Follower] = set()
@@ -59,6 +70,8 @@ class Channel(Reads):
         self.idle_since = 0.0
         self.dropped = False
         self._want_read = want_read
+        self._view = View(task_id)
+        self._unread: list[Entry] = []
         self._history = History()
         self._view_json: bytes | None = None
         self._waiting: list[tuple[Position, list[Entry]]] = []
@@ -66,9 +79,15 @@ class Channel(Reads):
     # --- what the hub calls ---------------------------------------------------------------------------
 
     @property
-    def position(self) -> Position:
-        """Of the newest event held; `START` when there is none."""
-        return self.view.position
+    def view(self) -> View:
+        """The fold of all that is held."""
+        self._read_all()
+        return self._view
+
+    @property
+    def ended(self) -> bool:
+        """Whether the `end` is held."""
+        return self._view.ended
 
     def view_json(self) -> bytes:
         """The view as JSON, encoded once per change however many poll."""
@@ -144,6 +163,7 @@ class Channel(Reads):
         Nothing is also the answer while a read must come first; the follower is woken when it is there.
         """
         had = follower.position
+        self._read_all()
         restarted = self._resolve(follower)
         if restarted is None:
             return None
@@ -159,6 +179,7 @@ class Channel(Reads):
 
         The flag, or a `Reset` among the entries, means: forget what you had.
         """
+        self._read_all()
         restarted = self._resolve(follower)
         if restarted is None:
             return None
@@ -168,9 +189,7 @@ class Channel(Reads):
 
     def finished(self, follower: Follower) -> bool:
         """Whether the follower was given the end."""
-        return (
-            self.view.ended and follower.generation == self.generation and follower.position == self.position
-        )
+        return self.ended and follower.generation == self.generation and follower.position == self.position
 
     def _resolve(self, follower: Follower) -> bool | None:
         """Bring the cursor into this generation. True: it was put back to before the first event, and what
@@ -191,7 +210,7 @@ class Channel(Reads):
         return has_something
 
     def _keeps(self, follower: Follower) -> bool | None:
-        """Whether what the follower has is the beginning of this log. None: a read must tell (rule 5)."""
+        """Whether what the follower has is the beginning of this log. None: a read must tell (rule 6)."""
         position = follower.position
         if follower.generation >= 0:
             return follower.generation == self.generation
@@ -200,7 +219,7 @@ class Channel(Reads):
         return False if position < self.position or self.confirmed(follower) else None
 
     def confirmed(self, follower: Follower) -> bool:
-        """Rule 5: whether a read that began after the follower came has been taken in."""
+        """Rule 6: whether a read that began after the follower came has been taken in."""
         if not follower.read_awaited:
             follower.read_awaited = self.want_read()
         return self.reads_done >= follower.read_awaited
@@ -220,6 +239,19 @@ class Channel(Reads):
     def _ask_for_read(self) -> None:
         self._want_read(self)
 
+    def _read_all(self) -> None:
+        """Rule 5. Merging needs it as well."""
+        if self._unread:
+            unread, self._unread = self._unread, []
+            for entry in unread:
+                try:
+                    event = entry.event
+                except InvalidEvent as error:
+                    log.error("task %s: %s; its log is read again", self.task_id, error)
+                    event = entry.give_up()
+                    self.want_read(whole=True)
+                self._view.apply(entry.position, event)
+
     def _wake_all(self) -> None:
         for follower in tuple(self.followers):
             follower.wake()
@@ -237,16 +269,17 @@ class Channel(Reads):
 
     def _hand_out(self, entries: Sequence[Entry]) -> None:
         """Append a message, and give it to every follower that is up to date and not busy."""
-        before, batch = self.position, Batch(entries)
-        in_pieces = data_bytes(entries) > PIECE_BYTES
+        before, generation = self.position, self.generation
         self._extend(entries)
+        position, batch = self.position, Batch(entries, last=self.ended)
+        in_pieces = data_bytes(entries) > PIECE_BYTES
         for follower in tuple(self.followers):
-            if follower.position != before or follower.generation != self.generation:
+            if follower.position != before or follower.generation != generation:
                 continue
             if in_pieces:
                 follower.wake()
             elif follower.offer(batch):
-                follower.position = self.position
+                follower.position = position
 
     def _take_reading(self, reading: Reading) -> bool:
         """Extend or replace what is held. False: writes were lost, and only the whole log tells which."""
@@ -269,15 +302,22 @@ class Channel(Reads):
         return True
 
     def _extend(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
         self._history.extend(entries)
-        self.view.apply_all(entries)
+        self.position = entries[-1].position
         self._view_json = None
+        self._unread += entries
+        if any(entry.kind not in _CONTENT for entry in entries):
+            self._read_all()  # whether the task has ended is asked all the time
 
     def _vanish(self) -> None:
         if self.known:
             self.generation += 1
         self.known = False
         self.owner = None
-        self.view = View(self.task_id)
+        self.position = START
+        self._view = View(self.task_id)
+        self._unread = []
         self._view_json = None
         self._history = History()

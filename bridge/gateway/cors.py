@@ -6,7 +6,7 @@
 - It stands around everything, also around Starlette's handler of bugs. Inside of it, where Starlette puts
   middlewares, a 500 would lack the headers, and a page would see a broken network instead.
 
-- A stream's writes pass through it, at the price of one more call each; nothing is encoded or copied.
+- What a stream sends passes through it, but for live events under our own server. Nothing is copied.
 
 What isn't HTTP, or has too large a head, is refused before there is a request, without these headers.
 CORS says who may read an answer, not who may ask: `cancel` protects itself.

@@ -1,16 +1,21 @@
-"""Who tells that a client is gone: `send` says nothing of it, only `receive` does.
+"""Who tells that a client is gone: `send` says nothing of it.
 
-So for as long as an answer is under way that nobody knows the end of, one task does nothing but receive.
+Our own server's protocol does. Under other servers only `receive` knows: so for as long as an answer is under
+way that nobody knows the end of, one task does nothing but receive.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Protocol
 
 from starlette.types import Receive
+
+from bridge.gateway.connection import Connection
+
+_CUT_SECONDS: Final = 1.0
 
 
 class Watched(Protocol):
@@ -21,8 +26,11 @@ class Watched(Protocol):
 
 
 @asynccontextmanager
-async def watching(receive: Receive, follower: Watched) -> AsyncIterator[asyncio.Task[None]]:
-    """For the length of the block, a task tells the follower when its client is gone."""
+async def watching(connection: Connection, receive: Receive, follower: Watched) -> AsyncIterator[None]:
+    """For the length of the block, the follower is told when its client is gone."""
+    if connection.when_gone(follower.disconnected):
+        yield
+        return
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -31,7 +39,16 @@ async def watching(receive: Receive, follower: Watched) -> AsyncIterator[asyncio
 
     task = asyncio.create_task(watch(), name="bridge disconnect watch")
     try:
-        yield task
+        yield
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def cut_off(connection: Connection) -> None:
+    """Reset the connection; when this returns the server knows, and expects no more of the answer."""
+    gone = asyncio.Event()
+    if connection.when_gone(gone.set) and connection.cut():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CUT_SECONDS):
+                await gone.wait()

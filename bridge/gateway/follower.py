@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import Protocol
 
-from bridge.events import Entry, Position
+from bridge.entries import Entry
+from bridge.events import Position
 from bridge.gateway.history import Dialect
 
 
 class Batch:
-    """Events that arrived together. Encoded when first wanted, once per dialect, however many follow."""
+    """Events that arrived together. Encoded when first wanted, once per dialect, however many follow.
 
-    __slots__ = ("_frames", "entries")
+    at: when, on the monotonic clock (seconds). last: whether the end is among them.
+    """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    __slots__ = ("_chunks", "_frames", "at", "entries", "last")
+
+    def __init__(self, entries: Sequence[Entry], *, last: bool = False) -> None:
         self.entries = entries
+        self.last = last
+        self.at = monotonic()
         self._frames: dict[Dialect, bytes] = {}
+        self._chunks: dict[Dialect, bytes] = {}
 
     def frames(self, dialect: Dialect) -> bytes:
         """The bytes to send in a dialect."""
@@ -24,6 +32,14 @@ class Batch:
         if frames is None:
             frames = self._frames[dialect] = dialect(self.entries)
         return frames
+
+    def chunk(self, dialect: Dialect) -> bytes:
+        """The same as one chunk of an HTTP/1.1 body (RFC 9112, 7.1), ready for the socket."""
+        chunk = self._chunks.get(dialect)
+        if chunk is None:
+            frames = self.frames(dialect)
+            chunk = self._chunks[dialect] = b"%x\r\n%b\r\n" % (len(frames), frames)
+        return chunk
 
 
 class Follower(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.events import Entry, Reset
+from bridge.entries import Entry
 from bridge.merge import compact
 
 PIECE_BYTES: Final = 65_536
@@ -74,7 +74,7 @@ class History:
         self.bytes += added
         self.seq += len(entries)
         for entry in entries:
-            if isinstance(entry.event, Reset):
+            if entry.kind == "reset":
                 self.last_reset = entry.position.seq
 
     def forget(self, until: int) -> None:

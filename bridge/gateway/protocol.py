@@ -1,10 +1,10 @@
 """What the gateway needs of a connection beyond what uvicorn's protocol gives.
 
-- `UNSENT` in the scope tells how much waits for the client, in the kernel too. Who never reads, and who is
-  gone without a word, gives himself away by it: it doesn't shrink.
-- `ABORT` in the scope cuts the connection at once. uvicorn itself closes in order, which waits for the client
-  to take what is buffered: one that takes nothing would be kept for ever, with its buffer. That goes, too,
-  for one that doesn't take the rest of its answer.
+- It is the `Connection` of its requests. `unsent` tells how much waits for the client, in the kernel too. Who
+  never reads, and who is gone without a word, gives himself away by it: it doesn't shrink. `cut` resets the
+  connection. uvicorn itself closes in order, which waits for the client to take what is buffered: one that
+  takes nothing would be kept for ever, with its buffer. That goes, too, for one that doesn't take the rest of
+  its answer.
 - Requests that are no HTTP are refused in the shape of all our errors.
 - Nobody fills the memory with a head or a body that never ends, nor holds a connection by sending slowly. A
   request's head has `request_seconds`, from its first byte or the connection's beginning, and then its body.
@@ -26,14 +26,15 @@ import asyncio
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bridge.gateway.answers import error_body
+from bridge.gateway.connection import EXTENSION
 from bridge.gateway.limits import Connections
-from bridge.gateway.stream import ABORT, UNSENT
 from bridge.settings import Settings
 
 _LAST_WORDS_SECONDS: Final = 2.0
@@ -82,6 +83,8 @@ class GatewayProtocol(HttpToolsProtocol):
     _clock_part = 0
     _refused = False
     _place: str | None = None
+    _tell: Callable[[], None] | None = None
+    _gone = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Somebody connected."""
@@ -100,6 +103,9 @@ class GatewayProtocol(HttpToolsProtocol):
             self.limit.leave(self._place)
             self._place = None
         super().connection_lost(exc)
+        self._gone = True
+        if self._tell is not None:
+            self._tell()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless this connection was refused."""
@@ -130,10 +136,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._part is None:
             self._enter("head")
         self._begun = True
-        self.scope["extensions"] = {
-            ABORT: self.cut,  # type: ignore[dict-item] # ours, no dict
-            UNSENT: self.unsent,  # type: ignore[dict-item] # likewise
-        }
+        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item] # ours, no dict
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or a trailer. Those are dropped: uvicorn would add them to the headers, also those that
@@ -236,6 +239,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer was given whole; perhaps the connection is closed now, which waits for the client."""
+        self._tell = None
         super().on_response_complete()
         if self.transport.is_closing():
             self._wait_for_client(self.unsent())
@@ -272,12 +276,27 @@ class GatewayProtocol(HttpToolsProtocol):
         except (OSError, ValueError):
             return waiting  # the socket is closed, and its number gone
 
-    def cut(self) -> None:
+    def push(self, chunk: bytes) -> bool:
+        """Write a chunk of the answer under way, unless the client isn't writable."""
+        if self.flow.write_paused:
+            return False
+        self.transport.write(chunk)
+        return True
+
+    def when_gone(self, tell: Callable[[], None]) -> bool:
+        """Call `tell` when the connection is gone, at once if it is already."""
+        self._tell = tell
+        if self._gone:
+            tell()
+        return True
+
+    def cut(self) -> bool:
         """Reset the connection. A mere close would leave what waits in the kernel, for minutes."""
         end = self.transport.get_extra_info("socket")
         with suppress(OSError, ValueError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """What was received is no HTTP, or none that the parser takes."""

@@ -14,14 +14,15 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive
 
 from bridge.codec import dumps
+from bridge.entries import Entry
 from bridge.errors import InvalidInput, StoreUnavailable
-from bridge.events import START, Chunk, Entry, Position, Reset
+from bridge.events import START, Chunk, Position
 from bridge.gateway.answers import NOSNIFF, json_bytes
 from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
+from bridge.gateway.connection import connection_of
 from bridge.gateway.disconnect import watching
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
@@ -85,7 +86,7 @@ async def status(hub: Hub, visitor: Visitor, task_id: str, request: Request) -> 
         await hub.fresh(channel, poll, known or START)
         if wait:
             base = known if after is None else poll.position
-            await _wait(visitor, channel, poll, base, wait, request.receive)
+            await _wait(visitor, channel, poll, base, wait, request)
         _check_seen(visitor, channel)
         if known != channel.position and after is not None:
             body = dumps(await _since(visitor, channel, poll))
@@ -130,7 +131,7 @@ async def _wait(
     poll: PollFollower,
     base: Position | None,
     seconds: float,
-    receive: Receive,
+    request: Request,
 ) -> None:
     """Until the position is another than `base`, or, without one, until the end."""
     cursor = poll.position, poll.generation
@@ -141,7 +142,7 @@ async def _wait(
         return channel.view.ended if base is None else channel.position != base
 
     with suppress(TimeoutError):
-        async with watching(receive, poll), asyncio.timeout(seconds):
+        async with watching(connection_of(request.scope), request.receive, poll), asyncio.timeout(seconds):
             while not over():
                 # A channel offers what is new to those who are up to date.
                 poll.position, poll.generation = channel.position, channel.generation
@@ -161,7 +162,7 @@ async def _since(visitor: Visitor, channel: Channel, poll: PollFollower) -> dict
         raise StoreUnavailable("Redis doesn't answer") from None
     entries, restarted = answer
     view = channel.view.as_dict(_texts(entries))
-    view["reset"] = not from_start and (restarted or any(isinstance(e.event, Reset) for e in entries))
+    view["reset"] = not from_start and (restarted or any(entry.kind == "reset" for entry in entries))
     return view
 
 

@@ -9,20 +9,22 @@ Rules
    200 with `retry:` and a comment, then closed; and a task that nobody knows yet is waited for.
 3. A stream that has said `end` is closed. Who comes back with that position gets 204: no more.
 4. A client that takes nothing for `stall_timeout_seconds` is disconnected. It can resume. One that takes a
-   little now and then may be as slow as it likes. Closing in order
-   would wait for it to take what is buffered, so the server is asked to cut the connection (`ABORT`).
+   little now and then may be as slow as it likes. Closing in order would wait for it to take what is
+   buffered, so the connection is cut (`Connection.cut`).
 5. Visitors who see their own tasks only take nothing (`Channel.take`) before the task is known to be theirs;
    and to who has taken nothing, nothing is handed over.
-6. A client that is gone is told of by one task per stream (`disconnect.py`).
+6. A client that is gone is told of by its server, or by one task per stream (`disconnect.py`).
 
-The fan-out's seam is `offer` and `_next`: how bytes get from a channel to a socket is decided here only.
+The fan-out's seam is `offer` and `_next`: how bytes get from a channel to a socket is decided here only. What
+a channel offers to a stream that waits is written at once (`Connection.push`). No task wakes up for it: that
+would cost more than the write. `send` does what takes time, for a client that isn't writable, and what comes
+last. Under servers that aren't ours it does all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
@@ -31,11 +33,13 @@ from starlette.types import Receive, Send
 
 from bridge import sse
 from bridge.codec import encode
+from bridge.entries import Entry
 from bridge.errors import StoreError
-from bridge.events import START, UNKNOWN_TASK_END, End, Entry, Position
+from bridge.events import START, UNKNOWN_TASK_END, End, Position
 from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
-from bridge.gateway.disconnect import watching
+from bridge.gateway.connection import PLAIN, Connection, connection_of
+from bridge.gateway.disconnect import cut_off, watching
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
@@ -43,18 +47,11 @@ from bridge.gateway.wire import come_back, native, no_more, parse_after, retry_l
 
 log = logging.getLogger("bridge.gateway")
 
-ABORT: Final = "bridge.abort"
-"""An extension in the ASGI scope: a function that cuts the connection at once. Our own server offers it."""
-
-UNSENT: Final = "bridge.unsent"
-"""Another: a function that tells how many bytes wait for the client on our side."""
-
 _GOING_AWAY: Final = "this gateway is going away"
 _DECIDE_SECONDS: Final = 1.0
 """So long an answer to a client with a position waits, to know whether it is 200 or 204."""
 _LAST_WORDS_SECONDS: Final = 1.0
 """So long a client has to take its last words; a drain doesn't wait for one that takes nothing."""
-_CUT_SECONDS: Final = 1.0
 
 
 class StreamFollower:
@@ -68,8 +65,7 @@ class StreamFollower:
         position: Position,
         hub: Hub,
         visitor: Visitor,
-        unsent: Callable[[], int] | None = None,
-        abort: Callable[[], None] | None = None,
+        connection: Connection = PLAIN,
     ) -> None:
         self.position = position
         self.generation = -1
@@ -86,8 +82,7 @@ class StreamFollower:
         self._last_words = b""
         self._began = self._active_at = monotonic()
         self._sending = False
-        self._unsent = unsent or (lambda: 0)
-        self._abort = abort
+        self._connection = connection
         self._was_cut = False
         self._written = self._taken = 0
         self._taken_at = self._began
@@ -98,7 +93,17 @@ class StreamFollower:
 
     def offer(self, batch: Batch) -> bool:
         """Take a batch, if the socket waits for one."""
-        return self._hand_over(batch.frames(self.dialect))
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return False
+        if not batch.last:
+            chunk = batch.chunk(self.dialect)
+            if self._connection.push(chunk):
+                self._written += len(chunk)
+                self._active_at = batch.at
+                return True
+        waiter.set_result(batch.frames(self.dialect))
+        return True
 
     def wake(self) -> None:
         """Look at the channel again."""
@@ -117,7 +122,7 @@ class StreamFollower:
 
     def _takes_nothing(self, now: float) -> bool:
         """Whether something waits for the client, and it has taken none of it for too long."""
-        unsent = self._unsent()
+        unsent = self._connection.unsent()
         taken = self._written - unsent
         if taken > self._taken or not (unsent or self._sending):
             self._taken, self._taken_at = max(taken, self._taken), now
@@ -137,10 +142,8 @@ class StreamFollower:
         if self.closed or self._was_cut:
             return False
         self._was_cut = True
-        if self._abort is None:
+        if not self._connection.cut():
             self._leave(b"")
-        else:
-            self._abort()
         return True
 
     def disconnected(self) -> None:
@@ -243,11 +246,10 @@ async def stream(
     if hub.draining:
         await come_back(send, _GOING_AWAY)
         return
-    extensions = request.scope.get("extensions", {})
-    abort = extensions.get(ABORT)
-    follower = StreamFollower(after, hub, visitor, extensions.get(UNSENT), abort)
+    connection = connection_of(request.scope)
+    follower = StreamFollower(after, hub, visitor, connection)
     with hub.attach(task_id, follower) as channel:
-        async with watching(receive, follower) as watch:
+        async with watching(connection, receive, follower):
             try:
                 if await _has_the_end(hub, visitor, channel, follower):
                     await no_more(send)
@@ -260,9 +262,7 @@ async def stream(
                     raise
                 task.uncancel()
                 log.info("task %s: a client took nothing for too long and is disconnected", task_id)
-                if abort is not None:
-                    abort()
-                    await asyncio.wait([watch], timeout=_CUT_SECONDS)
+                await cut_off(connection)
 
 
 async def _has_the_end(hub: Hub, visitor: Visitor, channel: Channel, follower: StreamFollower) -> bool:

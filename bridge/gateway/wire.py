@@ -9,7 +9,8 @@ from typing import Final
 from starlette.types import Send
 
 from bridge import sse
-from bridge.events import START, Entry, Position
+from bridge.entries import Entry
+from bridge.events import START, Position
 from bridge.gateway.answers import NOSNIFF
 
 RETRY_MS: Final = (1000, 3000)
@@ -26,9 +27,7 @@ HEADERS: Final = [
 
 def native(entries: Sequence[Entry]) -> bytes:
     """The bridge's own dialect: the event's kind, its position, and its data as it stands in the log."""
-    return b"".join(
-        [sse.frame(entry.data, event=entry.event.kind, id=str(entry.position)) for entry in entries]
-    )
+    return b"".join([sse.frame(entry.data, event=entry.kind, id=str(entry.position)) for entry in entries])
 
 
 def retry_line(times: float = 1) -> bytes:

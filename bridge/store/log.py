@@ -15,9 +15,10 @@ import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoScriptError, RedisError
 
-from bridge.codec import decode
+from bridge.codec import check_kind, decode
+from bridge.entries import Entry
 from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition, StoreError, StoreUnavailable
-from bridge.events import START, Entry, Position
+from bridge.events import START, Position
 from bridge.store.connect import ANSWER_SECONDS, cancellable
 from bridge.store.keys import Keys
 from bridge.store.scripts import Answer, Call, Calls, as_store_error
@@ -195,21 +196,23 @@ class Store:
 
 
 def parse_message(message: bytes) -> tuple[Position, list[Entry]]:
-    """A published message: the position of its last event, and its events.
+    """A published message: the position of its last event, and its events, unread (see `bridge.entries`).
 
     No events at all means that they were too large to be published; they are in the log.
-    Raises `CorruptLog` for what no script of ours publishes.
+    Raises `CorruptLog` for what no script of ours publishes, as far as that can be seen from outside.
     """
     header, *lines = message.split(b"\n")
     try:
         last = Position.parse(header.decode())
-        first = last.seq - len(lines) + 1
+        epoch, first = last.epoch, last.seq - len(lines) + 1
         if last.seq < 1 or first < 1:
             raise CorruptLog(f"a published message that ends with {last} can't have {len(lines)} events")
         entries = []
         for seq, line in enumerate(lines, first):
             kind, _, data = line.partition(b" ")
-            entries.append(Entry(Position(last.epoch, seq), decode(kind.decode(), data), data))
+            if not (data.startswith(b"{") and data.endswith(b"}")):
+                raise CorruptLog(f"a published message has an event that is no JSON object: {line[:60]!r}")
+            entries.append(Entry.unread(Position(epoch, seq), check_kind(kind.decode()), data))
     except (InvalidPosition, InvalidEvent, UnicodeDecodeError) as error:
         raise CorruptLog(f"a published message can't be read: {error}") from None
     return last, entries

@@ -12,8 +12,9 @@ from bridge import sse
 from bridge.client import session as session_module
 from bridge.client.session import Batch, Session
 from bridge.codec import dumps
+from bridge.entries import Entry
 from bridge.errors import ClientError, GatewayUnavailable, InvalidTaskId
-from bridge.events import START, Chunk, End, Entry, Position, Reset, Unknown
+from bridge.events import START, Chunk, End, Position, Reset, Unknown
 from bridge.view import View
 from tests.client.scripted import wire
 from tests.strategies import as_log, logs

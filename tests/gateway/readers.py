@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from bridge import sse
 from bridge.codec import decode, encode
-from bridge.events import START, Entry, Event, Position, Reset
+from bridge.entries import Entry
+from bridge.events import START, Event, Position, Reset
 from bridge.gateway.channel import Channel
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect, data_bytes

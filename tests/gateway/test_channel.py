@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from bridge.events import START, Chunk, End, Entry, Position, Reset, State
+from bridge.entries import Entry
+from bridge.events import START, Chunk, End, Position, Reset, State
 from bridge.gateway.channel import Channel
 from bridge.gateway.history import PIECE_BYTES, data_bytes
 from tests.gateway.readers import TASK, Reader, Wire, entries, fold, head, read

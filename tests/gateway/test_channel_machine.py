@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridge.codec import encode
-from bridge.events import START, Chunk, Data, End, Entry, Event, Position, Progress, Reset, State
+from bridge.entries import Entry
+from bridge.events import START, Chunk, Data, End, Event, Position, Progress, Reset, State
 from bridge.gateway.channel import Channel
 from bridge.gateway.history import PIECE_BYTES, data_bytes
 from bridge.store.log import Head, Reading

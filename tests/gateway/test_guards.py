@@ -14,10 +14,14 @@ from typing import Any
 
 import pytest
 import redis
+from starlette.types import Send
 
+from bridge import codec
+from bridge import entries as entries_module
 from bridge.codec import dumps
-from bridge.events import Entry
-from bridge.gateway import stream
+from bridge.entries import Entry
+from bridge.events import Event
+from bridge.gateway import stream, wire
 from bridge.gateway.wire import native
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
@@ -121,6 +125,54 @@ def test_a_batch_is_encoded_once_for_all(redis_url: str, writer: Writer, encodes
             for viewer in viewers:
                 viewer.until(lambda v: len(v.view.text) == 2 * number)  # noqa: B023 (called at once)
         assert encodes == [2] * 10
+        close(viewers)
+
+
+def test_a_batch_wakes_no_task(redis_url: str, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To streams that wait a batch is written at once, one write each, and none of them runs for it."""
+    sent: list[bytes] = []
+    real = wire.send_body
+
+    async def counting(send: Send, body: bytes, *, more: bool = True) -> None:
+        sent.append(body)
+        await real(send, body, more=more)
+
+    monkeypatch.setattr(stream, "send_body", counting)
+    writer.open()
+    with running(redis_url) as gateway:
+        viewers = fifty(gateway)
+        before = len(sent)
+        chunks = [len(viewer.sends) for viewer in viewers]
+        for number in range(1, 11):
+            writer.text("a", "b")
+            for viewer in viewers:
+                viewer.until(lambda v: len(v.view.text) == 2 * number)  # noqa: B023 (called at once)
+        assert len(sent) == before
+        assert [len(viewer.sends) for viewer in viewers] == [count + 10 for count in chunks]
+        close(viewers)
+
+
+def test_passing_a_chunk_on_reads_nothing_of_it(
+    redis_url: str, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of a live event is not decoded until somebody asks for the view."""
+    decoded: list[str] = []
+    real = codec.decode
+
+    def counting(kind: str, data: bytes) -> Event:
+        decoded.append(kind)
+        return real(kind, data)
+
+    monkeypatch.setattr(entries_module, "decode", counting)
+    writer.open()
+    with running(redis_url) as gateway:
+        viewers = fifty(gateway)
+        writer.text("a", "b", "c")
+        for viewer in viewers:
+            viewer.until(lambda v: v.view.text == "abc")
+        assert decoded == []
+        assert gateway.get(STATUS).json()["text"] == "abc"
+        assert decoded == ["chunk"] * 3
         close(viewers)
 
 
@@ -277,15 +329,15 @@ def test_an_idle_gateway_asks_for_the_time_and_probes(writer: Writer) -> None:
             gateway.wait_ready()
 
 
-def test_a_stream_is_two_tasks_and_no_timer(redis_url: str, writer: Writer) -> None:
-    """Its request, and one that watches for a disconnect; heartbeats and stalls share the hub's clock."""
+def test_a_stream_is_one_task_and_no_timer(redis_url: str, writer: Writer) -> None:
+    """Its request: the server tells when the client is gone; heartbeats and stalls share the hub's clock."""
     writer.open()
     with running(redis_url) as gateway:
         watch(gateway).until(lambda v: len(v.frames) == 1).close()
         eventually(lambda: gateway.followers() == 0 and gateway.connections() == 0)
         before = gateway.inside(lambda: len(asyncio.all_tasks()))
         viewers = fifty(gateway)
-        assert gateway.inside(lambda: len(asyncio.all_tasks())) == before + 2 * 50
+        assert gateway.inside(lambda: len(asyncio.all_tasks())) == before + 50
         close(viewers)
         eventually(lambda: gateway.inside(lambda: len(asyncio.all_tasks())) == before)
 

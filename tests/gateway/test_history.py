@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.codec import encode
-from bridge.events import Chunk, Data, Entry, Event, Progress, Reset, State
+from bridge.entries import Entry
+from bridge.events import Chunk, Data, Event, Progress, Reset, State
 from bridge.gateway.history import PIECE_BYTES, History, data_bytes
 from tests.gateway.readers import Wire, entries, fold
 

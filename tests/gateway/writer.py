@@ -8,8 +8,9 @@ from typing import Any, Self
 import redis
 
 from bridge.codec import encode
+from bridge.entries import Entry
 from bridge.errors import StoreError
-from bridge.events import Chunk, Data, End, Entry, Event, Progress
+from bridge.events import Chunk, Data, End, Event, Progress
 from bridge.settings import Settings
 from bridge.store.connect import keys_for, sync_client
 from bridge.store.log import _entry

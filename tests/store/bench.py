@@ -7,7 +7,8 @@ from typing import Any, Self
 import redis
 
 from bridge.codec import encode
-from bridge.events import Chunk, End, Entry, Event, Position
+from bridge.entries import Entry
+from bridge.events import Chunk, End, Event, Position
 from bridge.settings import Settings
 from bridge.store.connect import keys_for
 from bridge.store.log import _entry, parse_message

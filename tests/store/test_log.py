@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.codec import encode
-from bridge.errors import CorruptLog, StoreError, StoreUnavailable
-from bridge.events import START, UNKNOWN_TASK_END, Chunk, End, Entry, Position
+from bridge.entries import Entry
+from bridge.errors import CorruptLog, InvalidEvent, StoreError, StoreUnavailable
+from bridge.events import START, UNKNOWN_TASK_END, Chunk, End, Position
 from bridge.settings import Settings
 from bridge.store.connect import async_client, keys_for
 from bridge.store.log import PAGE, POLLER_TOKEN, SCRIPTS_AT_ONCE, Store, parse_message
@@ -378,10 +379,9 @@ def test_message_without_events() -> None:
 @pytest.mark.parametrize(
     "message",
     [b"", b"\n", b"x", b"5", b"5-", b"5-0", b"-1-2", b"\xff", b"5-1\n", b"5-1\n\n", b"5-1\nchunk",
-     b"5-1\nchunk ", b'5-1\nchunk{"text":"a"}', b'5-1\n {"text":"a"}', b'5-1\nchunk {"text":1}',
-     b'5-1\nchunk {"text":"a"}\n',
+     b"5-1\nchunk ", b'5-1\nchunk{"text":"a"}', b'5-1\n {"text":"a"}', b'5-1\nchunk {"text":"a"}\n',
      b'5-1\nchunk {"text":"a"}\nchunk {"text":"a"}', b'5-0\nchunk {"text":"a"}', b'5-1\n\xff {"text":"a"}',
-     b'5-1\nchunk {"text":"\xff"}', b'5-1\r\nchunk {"text":"a"}', b"5-1\nchunk " + b"[" * 100_000,
+     b'5-1\r\nchunk {"text":"a"}', b"5-1\nchunk " + b"[" * 100_000, b'5-1\nerror {"text":"a"}',
      b'chunk {"text":"a"}', b"99999999999999999999-1", b"5-1\nchunk " + b"9" * 10_000],
 )  # fmt: skip
 def test_message_of_another_program_is_corrupt(message: bytes) -> None:
@@ -389,6 +389,14 @@ def test_message_of_another_program_is_corrupt(message: bytes) -> None:
     with pytest.raises(CorruptLog) as caught:
         parse_message(message)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("data", [b'{"text":1}', b'{"text":"\xff"}', b"{,}"])
+def test_message_is_read_when_it_is_needed(data: bytes) -> None:
+    """What an event says is no matter of passing it on: who asks is told that it can't be read."""
+    _, [entry] = parse_message(b"5-1\nchunk " + data)
+    with pytest.raises(InvalidEvent):
+        _ = entry.event
 
 
 @given(st.binary() | st.tuples(logs().filter(bool), st.integers(0, 500), st.binary(max_size=3)).map(

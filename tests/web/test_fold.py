@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from bridge import sse
 from bridge.client.session import Session
 from bridge.codec import KINDS, dumps
+from bridge.entries import Entry
 from bridge.errors import ClientError
-from bridge.events import Chunk, Entry, Reset
+from bridge.events import Chunk, Reset
 from bridge.view import View
 from tests.strategies import EPOCH, logs
 from tests.tools import JS, require_tool

@@ -8,7 +8,8 @@ from typing import Any
 import redis
 
 from bridge.codec import decode
-from bridge.events import End, Entry, Event, Position
+from bridge.entries import Entry
+from bridge.events import End, Event, Position
 from bridge.settings import Settings
 from bridge.store.scripts import Answer, Call
 from bridge.store.writer import Writer

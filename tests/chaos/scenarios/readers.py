@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import Any
 
-from bridge.events import UNKNOWN_TASK_END, Entry
+from bridge.entries import Entry
+from bridge.events import UNKNOWN_TASK_END
 from bridge.settings import Settings
 from bridge.store.connect import async_client, keys_for
 from bridge.store.log import Store
