@@ -11,6 +11,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH := .venv-bench
+BENCH_STAMP := $(BENCH)/.installed
 JS := tests/js
 JS_STAMP := $(JS)/node_modules/.installed
 # More options for pytest, as in: make test ARGS="-k merge -x"
@@ -58,6 +60,16 @@ test: $(STAMP) $(JS_STAMP) ## all tests (ARGS="-k merge -x" goes to pytest)
 chaos: $(STAMP) $(JS_STAMP) ## break real processes for long, print the table (ARGS="--seed 7 killed")
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
+# An environment of its own: the peers that we are measured against have no place in the others.
+$(BENCH_STAMP): benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --require-hashes -r benchmarks/requirements.txt
+	@touch $@
+
+.PHONY: bench
+bench: $(BENCH_STAMP) ## measure beside peers, write benchmarks/results/ (ARGS="--quick wide typical")
+	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## lint, format, types, and who may import whom
 	$(BIN)/ruff check .
@@ -82,8 +94,12 @@ lock: ## renew requirements.lock with the newest versions
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade --quiet \
 	    --custom-compile-command "make lock" --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml benchmarks/requirements.in --extra cli --extra embedded \
+	    --constraint requirements.lock --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade --quiet \
+	    --custom-compile-command "make lock" --output-file benchmarks/requirements.txt
 
 .PHONY: clean
 clean: ## remove the environment and all that was built
-	rm -rf $(VENV) $(JS)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find bridge tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(BENCH) $(JS)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find bridge tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
