@@ -45,6 +45,7 @@ RULES = Rules(
         "uvloop": ["bridge.gateway", "bridge.cli"],
         "httptools": ["bridge.gateway", "bridge.cli"],
         "limits": ["bridge.gateway"],
+        "prometheus_client": ["bridge.gateway"],
         "click": ["bridge.cli"],
         "jwt": ["bridge.tickets", "bridge.gateway.auth"],
     },

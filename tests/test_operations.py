@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,65 @@ from typing import Any
 import pytest
 
 import bridge
+from bridge.gateway.app import Gateway
+from bridge.gateway.counts import Counts
+from bridge.settings import Settings
 from bridge.worker import process
 from tests.gateway.running import running
 from tests.servers import RedisProcess
 from tests.waiting import eventually
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading, without its own head, as the code of each cell."""
+    below = PAGE.read_text().partition(f"\n{heading}\n")[2].partition("\n|")[2]
+    rows = itertools.takewhile(lambda line: line.startswith("|"), ("|" + below).splitlines())
+    return [[cell.strip() for cell in row.strip("|").split(" |")] for row in rows][2:]
+
+
+def code(cell: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_metric_is_in_the_table() -> None:
+    """With its type and its labels, and none that isn't there; all have values from the start but one."""
+    suffixes = {"counter": "_total", "info": "_info"}
+    found = {}
+    gateway = Gateway(Settings())
+    gateway.counts.answers["status", 200] += 1
+    for family in gateway.metrics.registry.collect():
+        if family.name.startswith("bridge_"):
+            name = family.name + suffixes.get(family.type, "")
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            found[name] = (family.type, labels)
+            assert family.samples or name == "bridge_link_lag_seconds"
+    told = {
+        code(name)[0]: (kind.replace(" ", ""), set(code(labels)))
+        for name, kind, labels, _ in table("## Metrics")
+    }
+    assert told == found
+
+
+def test_every_reason_is_explained() -> None:
+    """Those of heals, and those of streams that are over."""
+    heals = next(text for name, _, _, text in table("## Metrics") if "bridge_heals_total" in name)
+    assert set(code(heals)) == set(Counts().heals)
+    below = "**One line per stream**, when it is over, at level `info` on the logger `bridge.streams`:"
+    assert {code(reason)[0] for reason, _ in table(below)} == set(Counts().streams)
+
+
+def test_alarms_are_about_metrics_that_exist() -> None:
+    """With their labels' values."""
+    names = {code(name)[0] for name, _, _, _ in table("## Metrics")}
+    alarms = " ".join(when for when, _ in table("**What to alarm on.**"))
+    named = set(re.findall(r"bridge_[a-z_]+", alarms))
+    assert len(named) > 5
+    assert {name.removesuffix("_bucket") for name in named} <= names
+    values = {word for one in re.findall(r'reason=~?"([^"]+)"', alarms) for word in one.split("\\|")}
+    assert values <= {*Counts().heals, *Counts().streams}
 
 
 @pytest.fixture

@@ -20,23 +20,27 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.errors import AuthUnavailable, TooMany
+from bridge.errors import AccessError, AuthUnavailable, TooMany
 from bridge.events import check_task_id
 from bridge.gateway import control, ops, web
 from bridge.gateway.addresses import Proxies
 from bridge.gateway.answers import HANDLERS
 from bridge.gateway.auth import Action, Door, Visitor, hide_ticket
 from bridge.gateway.cors import with_cors
+from bridge.gateway.counts import Counts
 from bridge.gateway.hub import Hub
-from bridge.gateway.limits import Gate, Kind
+from bridge.gateway.limits import Connections, Gate, Kind
+from bridge.gateway.metrics import CountAnswers, Metrics
+from bridge.gateway.record import turned_away
 from bridge.gateway.status import status
 from bridge.gateway.stream import stream
-from bridge.gateway.wire import come_back
+from bridge.gateway.wire import after_text, come_back
 from bridge.settings import Settings
 
 Handler = Callable[[Hub, Request], Awaitable[Response]]
@@ -53,9 +57,12 @@ class Gateway(Starlette):
 
     def __init__(self, settings: Settings, *, extra_routes: Sequence[BaseRoute] = ()) -> None:
         self.settings = settings
-        self.hub = Hub(settings)
+        self.counts = Counts()
+        self.hub = Hub(settings, self.counts)
         self.door = Door(settings)
         self.gate = Gate(settings)
+        self.connections = Connections(settings)
+        self.metrics = Metrics(lambda: self.hub, self.gate, self.connections)
         self._proxies = Proxies(settings.trusted_proxies)
 
         @asynccontextmanager
@@ -93,7 +100,7 @@ class Gateway(Starlette):
         It can be entered again later, also on another event loop, as the tests of such apps do.
         """
         if self.hub.draining:
-            self.hub = Hub(self.settings)
+            self.hub = Hub(self.settings, self.counts)
         async with self.door.open(), asyncio.TaskGroup() as group:
             hub = group.create_task(self.hub.run(), name="bridge hub")
             await asyncio.sleep(0)  # now it runs
@@ -112,6 +119,7 @@ class Gateway(Starlette):
             self._task_route("/tasks/{task_id}/cancel", control.cancel, "POST", "cancel"),
             self._route("/healthz", ops.healthz, "GET"),
             self._route("/readyz", ops.readyz, "GET"),
+            self._route("/metrics", self.metrics.answer, "GET"),
             self._route("/openapi.json", ops.openapi, "GET"),
         ]
 
@@ -130,7 +138,8 @@ class Gateway(Starlette):
             hub, task_id = self.running_hub(), named_task(request)
             return await handler(hub, await self.admit(request, task_id, action, "poll"), task_id, request)
 
-        return Route(path, endpoint, methods=[method])
+        counted = Middleware(CountAnswers, self.counts, handler.__name__)
+        return Route(path, endpoint, methods=[method], middleware=[counted])
 
     async def admit(self, request: Request, task_id: str, action: Action, kind: Kind) -> Visitor:
         """Let a request in, before anything about its task is looked up. Raises `AccessError`, `TooMany`."""
@@ -160,10 +169,14 @@ class _Stream:
             visitor = await self._gateway.admit(request, task_id, "read", "stream")
             with self._gateway.gate.place(address_of(request), visitor):
                 await stream(hub, visitor, task_id, request, receive, send)
-        except AuthUnavailable as error:
-            await come_back(send, str(error))
-        except TooMany as error:
-            await come_back(send, str(error), error.retry_seconds)
+        except (AccessError, TooMany) as error:
+            turned_away(hub.counts, task_id, "refused", resumed=bool(after_text(request)))
+            if isinstance(error, TooMany):
+                await come_back(send, str(error), error.retry_seconds)
+            elif isinstance(error, AuthUnavailable):
+                await come_back(send, str(error))
+            else:
+                raise
 
 
 def named_task(request: Request) -> str:

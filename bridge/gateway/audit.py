@@ -31,6 +31,7 @@ from typing import Final
 from bridge.errors import StoreError, StoreUnavailable
 from bridge.events import Position
 from bridge.gateway.channel import Channel
+from bridge.gateway.counts import Counts
 from bridge.settings import Settings
 from bridge.store.link import Link
 from bridge.store.log import Head, Store
@@ -55,8 +56,9 @@ class _Comparison:
 class Audit:
     """Rounds of comparing and probing, and what follows from them about the health of the connections."""
 
-    def __init__(self, settings: Settings, store: Store, link: Link) -> None:
+    def __init__(self, settings: Settings, store: Store, link: Link, counts: Counts) -> None:
         self._settings = settings
+        self._counts = counts
         self._store = store
         self._link = link
         self._now = asyncio.Event()
@@ -64,7 +66,8 @@ class Audit:
         self._back = asyncio.Event()
         self._sent_at: float | None = None
         self._well_since: float | None = None
-        self._redis_clock = (0, 0.0)
+        self._lag: float | None = None
+        self._redis_clock: tuple[int, float] | None = None
         self.probe_channel = store.keys.probe(secrets.token_hex(8))
 
     @property
@@ -87,6 +90,20 @@ class Audit:
             and monotonic() - self._well_since >= self._settings.lease_seconds
         )
 
+    @property
+    def lag(self) -> float | None:
+        """How many seconds the last probe took until it was back; or the one under way, if that is more."""
+        if self._sent_at is None:
+            return self._lag
+        return max(self._lag or 0.0, monotonic() - self._sent_at)
+
+    def redis_ms(self, moment: float) -> float | None:
+        """Redis time (ms) at a moment of monotonic time. Behind by as long as the answer was on its way."""
+        if self._redis_clock is None:
+            return None
+        now, seen_at = self._redis_clock
+        return now + (moment - seen_at) * 1000
+
     def soon(self) -> None:
         """Make the next round begin at once: the link came up, and who knows what was missed."""
         self._sent_at = None
@@ -101,6 +118,8 @@ class Audit:
     def probe_arrived(self, token: bytes) -> None:
         """A message came in on the probe's channel."""
         if token == self._token:
+            if self._sent_at is not None:
+                self._lag = monotonic() - self._sent_at
             self._sent_at = None
             self._back.set()
 
@@ -171,8 +190,7 @@ class Audit:
         """
         if head is None or head.state != "running" or not 0 < head.lease < now or not self.judges:
             return
-        redis_now, seen_at = self._redis_clock
-        sent_at = redis_now + int((monotonic() - seen_at) * 1000)
+        sent_at = int(self.redis_ms(monotonic()) or 0)
         try:
             answer = await self._store.run(self._store.calls.expire(task_id, sent_at=sent_at))
         except StoreUnavailable:
@@ -181,4 +199,5 @@ class Audit:
             log.error("task %s: its lease is over, but it can't be ended: %s", task_id, error)
             return
         if answer.verdict == "applied":
+            self._counts.leases_lost += 1
             log.warning("task %s: its worker is lost", task_id)

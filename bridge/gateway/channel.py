@@ -33,6 +33,7 @@ from bridge.codec import dumps, encode
 from bridge.entries import Entry
 from bridge.errors import InvalidEvent
 from bridge.events import START, Position, Reset
+from bridge.gateway.counts import Counts, Heal
 from bridge.gateway.follower import Batch, Follower
 from bridge.gateway.history import PIECE_BYTES, History, data_bytes
 from bridge.gateway.reads import Reads
@@ -57,7 +58,9 @@ class Channel(Reads):
     head's, which may already be of a later epoch, and another's.
     """
 
-    def __init__(self, task_id: str, want_read: Callable[[Channel], None]) -> None:
+    def __init__(
+        self, task_id: str, want_read: Callable[[Channel], None], counts: Counts | None = None
+    ) -> None:
         super().__init__()
         self.task_id = task_id
         self.position = START
@@ -72,6 +75,7 @@ class Channel(Reads):
         self._want_read = want_read
         self._view = View(task_id)
         self._unread: list[Entry] = []
+        self._counts = counts or Counts()
         self._history = History()
         self._view_json: bytes | None = None
         self._waiting: list[tuple[Position, list[Entry]]] = []
@@ -99,6 +103,12 @@ class Channel(Reads):
     def size(self) -> int:
         """About how many bytes of memory it takes: the view and the history."""
         return self._history.bytes + self._history.size + len(self._view_json or b"")
+
+    def heal(self, why: Heal, *, whole: bool = False) -> None:
+        """Ask for a read, because what is held isn't all there is, or, with `whole`, isn't right."""
+        before = self._read_wanted
+        if self.want_read(whole=whole) != before:
+            self._counts.heals[why] += 1
 
     def begin_read(self) -> Position:
         """The hub begins a read now; from here on messages wait. Returns the position to read after."""
@@ -128,7 +138,7 @@ class Channel(Reads):
         elif len(self._waiting) < _WAITING_MESSAGES and data_bytes(entries) <= PIECE_BYTES:
             self._waiting.append((last, entries))
         else:
-            self.want_read()
+            self.heal("backlog")
 
     def compare(self, head: Head | None, held: Position) -> None:
         """The audit: `head` was read from Redis so long ago that every message before it must have arrived
@@ -138,7 +148,7 @@ class Channel(Reads):
             return
         if head is None:
             if self.known:
-                self.want_read()
+                self.heal("audit")
             return
         self.head = head
         if head.position.epoch == self.position.epoch and head.owner != self.owner:
@@ -146,9 +156,9 @@ class Channel(Reads):
             self.owner = head.owner
             self._wake_all()
         if head.position.epoch != self.position.epoch or not held <= head.position <= self.position:
-            self.want_read()
+            self.heal("audit")
         elif head.position == self.position and head.bytes != self._history.bytes:
-            self.want_read(whole=True)
+            self.heal("conflict", whole=True)
 
     def forget_history(self) -> None:
         """Give memory back: drop the events that no follower is in the midst of. They can be read again."""
@@ -206,6 +216,8 @@ class Channel(Reads):
         if keeps:
             return False
         has_something = follower.position != START
+        if has_something:
+            follower.restarted()
         follower.position = Position(self.position.epoch, 0)
         return has_something
 
@@ -249,7 +261,7 @@ class Channel(Reads):
                 except InvalidEvent as error:
                     log.error("task %s: %s; its log is read again", self.task_id, error)
                     event = entry.give_up()
-                    self.want_read(whole=True)
+                    self.heal("unreadable", whole=True)
                 self._view.apply(entry.position, event)
 
     def _wake_all(self) -> None:
@@ -258,14 +270,16 @@ class Channel(Reads):
 
     def _take_in(self, last: Position, entries: list[Entry]) -> None:
         """Take a message, or ask for a read where it doesn't fit."""
-        if not self.known or last.epoch != self.position.epoch:
+        if not self.known:
             self.want_read()
+        elif last.epoch != self.position.epoch:
+            self.heal("epoch")
         elif entries and entries[0].position.seq == self._history.seq + 1:
             self._hand_out(entries)
         elif any(self._history.differs(entry) for entry in entries):
-            self.want_read(whole=True)
+            self.heal("conflict", whole=True)
         elif last > self.position:
-            self.want_read()
+            self.heal("gap" if entries else "too_large")
 
     def _hand_out(self, entries: Sequence[Entry]) -> None:
         """Append a message, and give it to every follower that is up to date and not busy."""

@@ -57,6 +57,9 @@ class Follower(Protocol):
     def offer(self, batch: Batch) -> bool:
         """Take a batch that follows `position`. False: busy now; it comes for it with `Channel.take`."""
 
+    def restarted(self) -> None:
+        """All that was given up to `position` is void. Called before the cursor is put back."""
+
     def wake(self) -> None:
         """Something changed that is not a batch: look at the channel again."""
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Final, Protocol
@@ -29,6 +29,8 @@ from bridge.errors import CorruptLog, LinkDown, StoreError, StoreUnavailable
 from bridge.events import START, Position
 from bridge.gateway.audit import Audit
 from bridge.gateway.channel import Channel
+from bridge.gateway.counts import Counts
+from bridge.gateway.delays import Delays
 from bridge.gateway.follower import Follower
 from bridge.gateway.memory import Budget
 from bridge.settings import Settings
@@ -55,8 +57,9 @@ class Poll(Follower, Protocol):
 class Hub:
     """Channels by task id. `run` must be running; `attach` and `fresh` are what requests call."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counts: Counts | None = None) -> None:
         self.settings = settings
+        self.counts = counts or Counts()
         client = async_client(settings)
         self.store = Store(client, keys_for(settings, client))
         self._client = client
@@ -66,7 +69,8 @@ class Hub:
         self._due: asyncio.Queue[Channel] = asyncio.Queue()
         self._postponed: dict[Channel, StoreError] = {}
         """Channels whose last read failed, and why. They are read again when somebody needs them to be."""
-        self._audit = Audit(settings, self.store, self._link)
+        self._audit = Audit(settings, self.store, self._link, self.counts)
+        self._delays = Delays(self.counts, self._audit.redis_ms)
         self._open = 0
         self._quiet = asyncio.Event()
         """Set when the last follower has left."""
@@ -81,12 +85,22 @@ class Hub:
         """Whether live events reach this gateway: the link is up and the last probe came back."""
         return self.running and not self.draining and self._audit.well
 
+    @property
+    def channels(self) -> Collection[Channel]:
+        """All of them, to be looked at."""
+        return self._channels.values()
+
+    @property
+    def link(self) -> tuple[bool, float | None]:
+        """Whether the link to Redis is up, and its lag in seconds (see `Audit.lag`)."""
+        return self._link.is_up, self._audit.lag
+
     @contextmanager
     def attach(self, task_id: str, follower: Follower) -> Iterator[Channel]:
         """Follow a task for the length of a `with` block; the channel is made, or found, and kept."""
         channel = self._channels.get(task_id)
         if channel is None:
-            channel = Channel(task_id, self._due.put_nowait)
+            channel = Channel(task_id, self._due.put_nowait, self.counts)
             self._channels[task_id] = channel
             self._by_name[self.store.keys.channel(task_id)] = channel
             channel.want_read()
@@ -163,10 +177,12 @@ class Hub:
 
     def down(self) -> None:
         """The link is down; what is published now will be missed."""
+        self.counts.link_drops += 1
         self._audit.trouble()
 
     def message(self, channel: str, data: bytes) -> None:
         """A probe, or events of a task."""
+        came = monotonic()
         if channel == self._audit.probe_channel:
             self._audit.probe_arrived(data)
             return
@@ -174,10 +190,16 @@ class Hub:
         if target is None:
             return
         try:
-            target.receive(*parse_message(data))
+            last, entries = parse_message(data)
+            self.counts.messages_received += 1
+            self.counts.events_received += len(entries)
+            before = target.position
+            target.receive(last, entries)
+            if target.followers and target.position is not before:
+                self._delays.handed_out(came, entries)
         except CorruptLog as error:
             log.error("task %s: %s", target.task_id, error)
-            target.want_read()
+            target.heal("unreadable")
         except Exception:
             log.exception("task %s: a message broke it in a way that it should not", target.task_id)
             target.want_read(whole=True)

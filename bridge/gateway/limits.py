@@ -42,6 +42,17 @@ from bridge.settings import Settings
 
 Kind = Literal["stream", "poll"]
 
+LIMITS: Final = (
+    "max_streams",
+    "max_streams_per_address",
+    "max_streams_per_principal",
+    "new_streams_per_second",
+    "polls_per_second",
+    "max_connections",
+    "max_connections_per_address",
+)
+"""The settings that are limits, as `refused` names them."""
+
 WINDOW_SECONDS: Final = 4
 FULL_SECONDS: Final = 5
 """Who finds no place comes back after at least so long; nobody knows when one will be free."""
@@ -117,23 +128,27 @@ class Windows(Storage):
 
 
 class Connections:
-    """Counts one server's connections. Those of trusted proxies count in all only: they carry everybody's."""
+    """Counts one server's connections. Those of trusted proxies count in all only: they carry everybody's.
+
+    `refused` counts what was refused, by the limit's setting.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._unlimited = Networks(f"{settings.unlimited_addresses} {settings.trusted_proxies}")
         self._open: Counter[str] = Counter()
         self.all = 0
-        self.refused = 0
+        self.refused: Counter[str] = Counter()
 
     def enter(self, address: str) -> str | None:
         """Take a place for a connection from there: what to give to `leave`. None: there is none."""
         settings = self._settings
         whose = _limited(address, self._unlimited)
-        if _full(self.all, settings.max_connections) or (
-            whose and _full(self._open[whose], settings.max_connections_per_address)
-        ):
-            self.refused += 1
+        if _full(self.all, settings.max_connections):
+            self.refused["max_connections"] += 1
+            return None
+        if whose and _full(self._open[whose], settings.max_connections_per_address):
+            self.refused["max_connections_per_address"] += 1
             return None
         self.all += 1
         self._open[whose] += 1

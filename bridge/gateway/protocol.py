@@ -329,7 +329,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._clock = self.loop.call_later(_LAST_WORDS_SECONDS, self.cut)
 
 
-def protocol_with(settings: Settings) -> type[GatewayProtocol]:
+def protocol_with(settings: Settings, connections: Connections) -> type[GatewayProtocol]:
     """The protocol for one server; uvicorn makes its instances itself."""
-    members: dict[str, Any] = {"settings": settings, "limit": Connections(settings)}
+    members: dict[str, Any] = {"settings": settings, "limit": connections}
     return type("GatewayProtocol", (GatewayProtocol,), members)

@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         self._ready = ready
         self.listener = listen(gateway.settings)
-        self._protocol = protocol_with(gateway.settings)
+        self._protocol = protocol_with(gateway.settings, gateway.connections)
         super().__init__(
             uvicorn.Config(
                 gateway,

@@ -50,6 +50,9 @@ class PollFollower:
         self._changed.set()
         return False
 
+    def restarted(self) -> None:
+        """The answer says so itself."""
+
     def wake(self) -> None:
         """Something changed."""
         self._changed.set()

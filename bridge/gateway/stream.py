@@ -24,7 +24,6 @@ last. Under servers that aren't ours it does all.
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import monotonic
 from typing import Final
 
@@ -39,13 +38,22 @@ from bridge.events import START, UNKNOWN_TASK_END, End, Position
 from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
 from bridge.gateway.connection import PLAIN, Connection, connection_of
+from bridge.gateway.counts import Ending
 from bridge.gateway.disconnect import cut_off, watching
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
-from bridge.gateway.wire import come_back, native, no_more, parse_after, retry_line, send_body, send_head
-
-log = logging.getLogger("bridge.gateway")
+from bridge.gateway.record import recorded, turned_away
+from bridge.gateway.wire import (
+    after_text,
+    come_back,
+    native,
+    no_more,
+    parse_after,
+    retry_line,
+    send_body,
+    send_head,
+)
 
 _GOING_AWAY: Final = "this gateway is going away"
 _DECIDE_SECONDS: Final = 1.0
@@ -80,12 +88,15 @@ class StreamFollower:
         self._channel: Channel | None = None
         self._waiter: asyncio.Future[bytes] | None = None
         self._last_words = b""
-        self._began = self._active_at = monotonic()
+        self.began = self._active_at = monotonic()
+        self.resumed = position != START
+        self.ending: Ending | None = None
+        self._events_before = -position.seq
+        """Those before its cursor was put back, less those that the client came with."""
         self._sending = False
         self._connection = connection
-        self._was_cut = False
-        self._written = self._taken = 0
-        self._taken_at = self._began
+        self.bytes_sent = self._taken = 0
+        self._taken_at = self.began
         self._unknown_since: float | None = None
         self._task = asyncio.current_task()
 
@@ -99,7 +110,7 @@ class StreamFollower:
         if not batch.last:
             chunk = batch.chunk(self.dialect)
             if self._connection.push(chunk):
-                self._written += len(chunk)
+                self.bytes_sent += len(chunk)
                 self._active_at = batch.at
                 return True
         waiter.set_result(batch.frames(self.dialect))
@@ -113,6 +124,7 @@ class StreamFollower:
         """Heartbeats, stalls, and waits that are over."""
         if not self.stalled and self._takes_nothing(now) and self._task is not None:
             self.stalled = True
+            self.ending = "drained" if self.ending == "drained" else "stalled"
             self._task.cancel()
         if self._sending or self.stalled:
             return
@@ -123,7 +135,7 @@ class StreamFollower:
     def _takes_nothing(self, now: float) -> bool:
         """Whether something waits for the client, and it has taken none of it for too long."""
         unsent = self._connection.unsent()
-        taken = self._written - unsent
+        taken = self.bytes_sent - unsent
         if taken > self._taken or not (unsent or self._sending):
             self._taken, self._taken_at = max(taken, self._taken), now
         patience = self._settings.stall_timeout_seconds
@@ -133,23 +145,33 @@ class StreamFollower:
 
     def drain(self) -> None:
         """The gateway stops: tell the client when to come back, and close."""
-        self._leave(retry_line() + sse.comment(_GOING_AWAY))
+        self._leave("drained", retry_line() + sse.comment(_GOING_AWAY))
 
     def cut(self) -> bool:
         """Break the connection off; what follows is what follows when a client leaves. A server that can't
         do that lets the stream end before its time, which sends clients back as well.
         """
-        if self.closed or self._was_cut:
+        if self.closed or self.ending == "cut":
             return False
-        self._was_cut = True
+        self.ending = "cut"
         if not self._connection.cut():
-            self._leave(b"")
+            self._leave("cut")
         return True
+
+    def restarted(self) -> None:
+        """The cursor is put back to before the first event."""
+        self._events_before += self.position.seq
+        self._hub.counts.resets += 1
+
+    @property
+    def events_sent(self) -> int:
+        """Over how many events of the log it was brought."""
+        return self._events_before + self.position.seq
 
     def disconnected(self) -> None:
         """The client is gone."""
         self.closed = True
-        self._leave(b"")
+        self._leave("gone")
 
     def _hand_over(self, frames: bytes) -> bool:
         waiter = self._waiter
@@ -158,7 +180,8 @@ class StreamFollower:
         waiter.set_result(frames)
         return True
 
-    def _leave(self, last_words: bytes) -> None:
+    def _leave(self, why: Ending, last_words: bytes = b"") -> None:
+        self.ending = self.ending or why
         if not self.leaving:
             self._last_words = last_words
             self.leaving = True
@@ -170,14 +193,15 @@ class StreamFollower:
         if channel is None or self._visitor.may_see(channel.owner):
             self._unknown_since = None
         elif not channel.loaded:
-            if now - self._began >= settings.outage_wait_seconds:
-                self._leave(retry_line() + sse.comment("this task can't be read now: Redis is away"))
+            if now - self.began >= settings.outage_wait_seconds:
+                why = "this task can't be read now: Redis is away"
+                self._leave("redis_away", retry_line() + sse.comment(why))
         elif not self._hub.ready:
             self._unknown_since = None  # without Redis nobody can tell; the waiting begins anew
         else:
             self._unknown_since = self._unknown_since or now
             if now - self._unknown_since >= settings.unknown_task_wait_seconds:
-                self._leave(native([self._unknown_end()]))
+                self._leave("unknown_task", native([self._unknown_end()]))
 
     def _unknown_end(self) -> Entry:
         """The end of a stream whose task doesn't exist, or no longer: Redis lost it, and no worker has it.
@@ -205,6 +229,7 @@ class StreamFollower:
                 piece = await self._next()
             if piece:
                 await self._send(send, piece)
+        self.ending = self.ending or "ended"
         if not self.closed:
             await self._send(send, self._last_words, more=False)
 
@@ -229,7 +254,7 @@ class StreamFollower:
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         self._sending, self._active_at = True, monotonic()
-        self._written += len(body)
+        self.bytes_sent += len(body)
         await send_body(send, body, more=more)
         self._sending, self._active_at = False, monotonic()
 
@@ -238,20 +263,22 @@ async def stream(
     hub: Hub, visitor: Visitor, task_id: str, request: Request, receive: Receive, send: Send
 ) -> None:
     """Answer one request for the events of a task. Raw ASGI: a stream is nothing but `send`s."""
-    after = parse_after(request.headers.get("last-event-id") or request.query_params.get("after"))
+    after = parse_after(after_text(request))
     if request.method == "HEAD":
         await send_head(send)
         await send_body(send, b"", more=False)
         return
     if hub.draining:
+        turned_away(hub.counts, task_id, "drained", resumed=after != START)
         await come_back(send, _GOING_AWAY)
         return
     connection = connection_of(request.scope)
     follower = StreamFollower(after, hub, visitor, connection)
-    with hub.attach(task_id, follower) as channel:
+    with hub.attach(task_id, follower) as channel, recorded(hub.counts, task_id, follower):
         async with watching(connection, receive, follower):
             try:
                 if await _has_the_end(hub, visitor, channel, follower):
+                    follower.ending = follower.ending or "no_more"
                     await no_more(send)
                     return
                 await send_head(send)
@@ -261,7 +288,6 @@ async def stream(
                 if not follower.stalled or task is None:
                     raise
                 task.uncancel()
-                log.info("task %s: a client took nothing for too long and is disconnected", task_id)
                 await cut_off(connection)
 
 

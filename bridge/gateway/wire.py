@@ -6,12 +6,15 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
+from starlette.requests import Request
 from starlette.types import Send
 
 from bridge import sse
 from bridge.entries import Entry
 from bridge.events import START, Position
 from bridge.gateway.answers import NOSNIFF
+
+_FROM_START: Final = ("", "-1", "0")
 
 RETRY_MS: Final = (1000, 3000)
 """Clients come back after a time between these, each stream with its own: not all at once."""
@@ -36,9 +39,15 @@ def retry_line(times: float = 1) -> bytes:
     return sse.retry(random.randint(int(least * times), int(most * times)))
 
 
+def after_text(request: Request) -> str:
+    """The position that a client of a stream says it has; empty for none, however it says so."""
+    text = request.headers.get("last-event-id") or request.query_params.get("after") or ""
+    return "" if text in _FROM_START else text
+
+
 def parse_after(text: str | None) -> Position:
     """The position that a client has. Nothing, `-1` and `0` mean the start. Raises `InvalidPosition`."""
-    if text is None or text in ("", "-1", "0"):
+    if text is None or text in _FROM_START:
         return START
     return Position.parse(text)
 

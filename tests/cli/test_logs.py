@@ -27,7 +27,7 @@ def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
     made = logging.getLogger("bridge.test").makeRecord(
         "bridge.test", logging.INFO, "file", 1, message, args, None, extra=extra
     )
-    made.created, made.msecs = 1_767_225_600.25, 250.0
+    made.created, made.msecs = 1_767_312_000.25, 250.0
     return made
 
 
@@ -56,7 +56,7 @@ def test_both_forms_are_what_the_setting_may_be() -> None:
 def test_json() -> None:
     """Time in UTC, level, logger and message; then what the message was given beside its text."""
     assert parsed(Json().format(record("%d of %s", 1, "two", task="job-1", seconds=0.5, resumed=True))) == {
-        "time": "2026-01-01T00:00:00.250Z",
+        "time": "2026-01-02T00:00:00.250Z",
         "level": "info",
         "logger": "bridge.test",
         "message": "1 of two",
@@ -80,7 +80,7 @@ def test_nobody_writes_a_line_of_their_own(message: str, value: object) -> None:
     one = record("%s", message, value=value, time="forged", logger="forged")
     said = parsed(Json().format(one))
     assert said["message"] == message
-    assert (said["time"], said["logger"]) == ("2026-01-01T00:00:00.250Z", "bridge.test")
+    assert (said["time"], said["logger"]) == ("2026-01-02T00:00:00.250Z", "bridge.test")
     if isinstance(value, float):
         assert float(said["value"]) == value or value != value
     else:

@@ -81,6 +81,9 @@ class Reader:
             self._receive(batch.frames(self.dialect))
         return not self.busy
 
+    def restarted(self) -> None:
+        """It is told by a `reset`."""
+
     def wake(self) -> None:
         """Count it; the test decides when the reader looks."""
         self.wakes += 1

@@ -259,7 +259,7 @@ def test_connections_are_counted_per_address_and_in_all() -> None:
     assert [bool(door.enter(HERE)) for _ in range(3)] == [True, True, False]
     place = door.enter(THERE)
     assert [door.enter("10.0.0.1") for _ in range(4)] == ["", "", "", None]
-    assert door.refused == 2
+    assert door.refused == {"max_connections": 1, "max_connections_per_address": 1}
     assert place is not None
     door.leave(place)
     assert door.enter("10.0.0.1") == ""

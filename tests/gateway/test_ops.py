@@ -186,6 +186,7 @@ def test_answers_are_described(gateway: Running, writer: Writer, document: dict[
         ("/bridge.d.ts", "", {}),
         ("/healthz", "", {}),
         ("/readyz", "", {}),
+        ("/metrics", "", {}),
         ("/openapi.json", "", {}),
     ):
         answer = gateway.get(path.format(task_id="job-1") + query, headers=headers)

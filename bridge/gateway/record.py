@@ -1,0 +1,64 @@
+"""What remains of a stream when it is over: one line in the log, and its part in the counts.
+
+The line is on the logger `bridge.streams`: which task, for how long, how much, whether the client came with a
+position, and why it is over. Never who the client was, nor what it had for credentials.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Protocol
+
+from bridge.gateway.counts import Counts, Ending, Sending
+
+log = logging.getLogger("bridge.streams")
+
+
+class Stream(Sending, Protocol):
+    """A stream as it is recorded. `began` is monotonic time; `ending` is None until somebody knows it."""
+
+    began: float
+    resumed: bool
+    ending: Ending | None
+
+
+@contextmanager
+def recorded(counts: Counts, task_id: str, stream: Stream) -> Iterator[None]:
+    """Around all of a stream's life. One that doesn't say why it is over has failed."""
+    counts.open.add(stream)
+    try:
+        yield
+    finally:
+        counts.close(stream)
+        seconds = monotonic() - stream.began
+        _over(
+            counts,
+            task_id,
+            stream.ending or "failed",
+            seconds=seconds,
+            sent=(stream.bytes_sent, stream.events_sent),
+            resumed=stream.resumed,
+        )
+
+
+def turned_away(counts: Counts, task_id: str, why: Ending, *, resumed: bool) -> None:
+    """A stream that was over before it began."""
+    _over(counts, task_id, why, seconds=0.0, sent=(0, 0), resumed=resumed)
+
+
+def _over(
+    counts: Counts, task_id: str, why: Ending, *, seconds: float, sent: tuple[int, int], resumed: bool
+) -> None:
+    counts.streams[why] += 1
+    extra = {
+        "task": task_id,
+        "reason": why,
+        "seconds": round(seconds, 3),
+        "bytes": sent[0],
+        "events": sent[1],
+        "resumed": resumed,
+    }
+    log.info("a stream is over", extra=extra)
