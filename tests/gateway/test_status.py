@@ -210,7 +210,7 @@ def test_long_poll_without_a_position_waits_for_the_end(gateway: Running, writer
     writer.open()
     poll = LongPoll(gateway, "wait=30")
     writer.text("on the way")
-    assert gateway.get(STATUS).json()["text"] == "on the way"
+    eventually(lambda: gateway.get(STATUS).json()["text"] == "on the way")
     assert poll.waits
     writer.end()
     assert poll.answer().json()["state"] == "succeeded"
