@@ -31,6 +31,7 @@ class Pod:
 
     owner: str
     labels: dict[str, str]
+    annotations: dict[str, str]
     spec: Object
 
     @property
@@ -102,10 +103,12 @@ class Rendered:
         return [
             Pod(
                 each["metadata"]["name"],
-                each["spec"]["template"]["metadata"]["labels"],
-                each["spec"]["template"]["spec"],
+                template["metadata"]["labels"],
+                template["metadata"].get("annotations", {}),
+                template["spec"],
             )
             for each in self.of("Deployment")
+            for template in [each["spec"]["template"]]
         ]
 
     def selected(self, labels: dict[str, str]) -> list[Pod]:

@@ -37,6 +37,18 @@ def test_probes_ask_what_exists(rendered: Rendered, redis_url: str) -> None:
             assert status(gateway, f"{bridge.settings.base_path}/nothing") == 404
 
 
+def test_prometheus_finds_every_gateway(rendered: Rendered) -> None:
+    """The annotations name the gateway's port, and a path where it tells of itself."""
+    for bridge in rendered.bridges:
+        said = bridge.pod.annotations
+        assert said["prometheus.io/scrape"] == "true"
+        assert said["prometheus.io/port"] == str(bridge.settings.port)
+        nowhere = f"redis://127.0.0.1:{free_port()}"
+        with running(nowhere, ready=False, base_path=bridge.settings.base_path) as gateway:
+            url = httpx.URL(gateway.url).copy_with(path=said["prometheus.io/path"])
+            assert "bridge_build_info" in httpx.get(url, timeout=DEADLINE_SECONDS).text
+
+
 def test_an_absent_redis_restarts_nobody(rendered: Rendered) -> None:
     """Without Redis a gateway still passes its livenessProbe, and a sidecar all of its probes."""
     for bridge in rendered.bridges:

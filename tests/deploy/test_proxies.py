@@ -126,6 +126,33 @@ def test_all_else_is_the_apps(front: Proxy) -> None:
         assert front.get(path, headers={"cookie": "session=abc"}).text == f"app {path} session=abc"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "metrics",
+        "metrics?x=1",
+        "metrics/",
+        "/metrics",
+        "./metrics",
+        "x/../metrics",
+        "%6detrics",
+        "metric%73",
+        "METRICS",
+    ],
+)
+def test_nobody_outside_reads_the_metrics(front: Proxy, gateway: Running, path: str) -> None:
+    """However the path is written; the gateway itself still answers."""
+    assert gateway.get("/metrics").status_code == 200
+    host, port = httpx.URL(front.url).host, httpx.URL(front.url).port
+    with socket.create_connection((host, port), timeout=DEADLINE_SECONDS) as client:
+        client.sendall(f"GET /bridge/{path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"bridge_build_info" not in answer
+    if path == "metrics":
+        assert answer.partition(b"\r\n\r\n")[2] == b'{"error":{"code":"not_found","message":"Not Found"}}'
+
+
 def test_what_the_gateway_answers_passes(front: Proxy) -> None:
     """A 503 of the gateway's own, also to a stream, isn't taken for its absence."""
     for headers in ({}, STREAM):
