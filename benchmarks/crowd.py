@@ -32,7 +32,10 @@ from benchmarks.tokens import LAST
 TOO_BUSY: Final = 0.9
 _HEAD_END: Final = b"\r\n\r\n"
 _WAVE: Final = 500
-"""So many connect before their answers are waited for; a listener's queue is longer."""
+_WAVE_BACK: Final = 2000
+"""So many connect before their answers are waited for. A listener's queue holds 4,096 on most systems, and
+whom it has no room for the kernel lets wait for seconds, whatever the server does.
+"""
 _READ_BYTES: Final = 65_536
 """From 128 KiB on the C library has the kernel make room for each read, which takes five times as long."""
 _EVENTS: Final = 1024
@@ -58,12 +61,7 @@ class Crowd:
         """Open `each` streams of every task; `path` holds `{task}`. Answers when all have begun."""
         self._port, self._path = port, path
         began = time.monotonic()
-        wanted = [task for _ in range(each) for task in tasks]
-        for start in range(0, len(wanted), _WAVE):
-            wave = {self._open(Viewer(task)) for task in wanted[start : start + _WAVE]}
-            self._read(wave, _HEAD_END, began + seconds)
-            if wave:
-                raise TimeoutError(f"{len(wave)} streams of {len(wanted)} got no answer in {seconds:g} s")
+        self._open_all([(Viewer(task), "") for _ in range(each) for task in tasks], _WAVE, seconds)
         return {"seconds": time.monotonic() - began}
 
     def read(self, seconds: float) -> dict[str, Any]:
@@ -93,15 +91,15 @@ class Crowd:
         whole = (max(ends.values(), default=0) - min(begun.values())) / 1000
         return {"missing": len(missing), "each": took and asdict(took), "all": whole}
 
-    def drop(self) -> dict[str, Any]:
-        """Break all connections off at once, and come back with the last id. When that was."""
+    def drop(self, seconds: float) -> dict[str, Any]:
+        """Break all connections off at once, and come back with the last id; when, in microseconds."""
         viewers = list(self._viewers.values())
         dropped_at = time.monotonic_ns() // 1000
         self._close()
+        back = [(viewer, viewer.last_id) for viewer in viewers]
         for viewer in viewers:
-            last_id = viewer.last_id
             viewer.begin_anew()
-            self._open(viewer, last_id)
+        self._open_all(back, _WAVE_BACK, seconds)
         return {"dropped_at": dropped_at}
 
     def wait(self, seconds: float) -> dict[str, Any]:
@@ -141,6 +139,15 @@ class Crowd:
         return {}
 
     # What they are made of
+
+    def _open_all(self, wanted: Sequence[tuple[Viewer, str]], wave: int, seconds: float) -> None:
+        """Begin streams, wave after wave, and wait until all are answered."""
+        until = time.monotonic() + seconds
+        for start in range(0, len(wanted), wave):
+            opened = {self._open(viewer, last_id) for viewer, last_id in wanted[start : start + wave]}
+            self._read(opened, _HEAD_END, until)
+            if opened:
+                raise TimeoutError(f"{len(opened)} of {len(wanted)} streams got no answer in {seconds:g} s")
 
     def _open(self, viewer: Viewer, last_id: str = "") -> int:
         """Begin a stream; its answer is read later. The connecting itself is waited for."""

@@ -23,6 +23,7 @@ _HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 30.0
 _ANSWER: Final = b"HTTP/1.1 "
 _OK: Final = b"HTTP/1.1 20"
+_CANCEL_SECONDS: Final = 10.0
 _NCHAN_CONNECTIONS: Final = 4
 _NCHAN_AT_ONCE: Final = 32
 """So many requests are under way on one connection: more answers than a socket holds would be a deadlock."""
@@ -45,7 +46,10 @@ class Hook:
     """The bridge's own: `report_progress` of open tasks. Begins them, and waits until Redis knows them."""
 
     def __init__(self, tasks: Sequence[str], redis_url: str, flush_milliseconds: float) -> None:
-        settings = bridge.configure(redis_url=redis_url, flush_milliseconds=flush_milliseconds)
+        # Thousands of tasks in one process, as only a benchmark has, would ask thousands of times a second.
+        settings = bridge.configure(
+            redis_url=redis_url, flush_milliseconds=flush_milliseconds, cancel_check_seconds=_CANCEL_SECONDS
+        )
         self._tasks = [bridge.task(task, bind=False).start() for task in tasks]
         with redis.Redis.from_url(redis_url) as client:
             keys = keys_for(settings, client)
