@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from benchmarks.machine import describe
+from benchmarks.machine import Others, describe
 from benchmarks.measuring import WrongText
 from benchmarks.report import page
 from benchmarks.results import Bar, Outcome, Verdict
@@ -54,10 +54,11 @@ def main() -> None:
         parser.error("the benchmarks need Linux: epoll, pinned processes, and what /proc says of them")
     wanted = {name: run for name, run in SHAPES.items() if not options.shapes or name in options.shapes}
     when = time.strftime("%Y-%m-%d %H:%M")
+    others = Others()
     with staged(quick=options.quick) as stage:
         about = describe(stage)
         outcomes = [_run(stage, name, f"{n}/{len(wanted)}") for n, name in enumerate(wanted, 1)]
-    file = _write(options.out, when, about, outcomes, quick=options.quick)
+    file = _write(options.out, when, [*about, str(others)], outcomes, quick=options.quick)
     print(f"written to {file}")
     broken = [one for outcome in outcomes for one in outcome.verdicts if one.what.endswith(_FAILED)]
     raise SystemExit(1 if broken else 0)

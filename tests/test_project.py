@@ -67,6 +67,16 @@ def test_the_lock_holds_every_dependency() -> None:
     assert names <= pinned
 
 
+def test_the_benchmarks_measure_what_the_lock_holds() -> None:
+    """What `make bench` installs is pinned with hashes, names no host, and is of the same versions."""
+    text = (ROOT / "benchmarks" / "requirements.txt").read_text()
+    assert "://" not in text
+    pins = re.findall(r"^([a-z0-9._-]+==\S+)(?: ; .*)? \\\n +--hash=sha256:", text, re.MULTILINE)
+    assert len(pins) == len(re.findall(r"^[a-z]", text, re.MULTILINE))
+    locked = {entry.partition("==")[0] for entry in requirements()}
+    assert [pin for pin in pins if pin.partition("==")[0] in locked and f"{pin} " not in LOCK] == []
+
+
 def test_all_is_every_other_extra() -> None:
     """`bridge[all]` leaves out nothing that can live in one environment."""
     extras = PROJECT["optional-dependencies"]
