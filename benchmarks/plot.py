@@ -28,10 +28,13 @@ def draw(bars: Sequence[Bar], title: str, file: Path) -> None:
             drawn, [f"{found[g]:.1f}" if g in found else "" for g in groups], padding=2, fontsize=8
         )
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    # A logarithmic scale has no zero to stand on; one for all runs lets pictures be compared.
+    axes.set_ylim(bottom=min(1.0, *(bar.micros for bar in bars)))
     axes.set_ylabel("sender's CPU per token and viewer, µs")
     axes.set_xticks(range(len(groups)), groups)
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
