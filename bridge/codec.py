@@ -131,9 +131,9 @@ def decode(kind: str, data: bytes | str) -> Event:
         if _SURROGATE_ESCAPE.search(text):
             members = _JSON.decode(dumps(members).decode())
     except (ValueError, RecursionError) as error:
-        raise InvalidEvent(f"the data of a {kind[:20]} event is not JSON: {error}") from None
+        raise InvalidEvent(f"the data of a {kind[:20]!r} event is not JSON: {error}") from None
     if not isinstance(members, dict):
-        raise InvalidEvent(f"the data of a {kind[:20]} event is not a JSON object")
+        raise InvalidEvent(f"the data of a {kind[:20]!r} event is not a JSON object")
     _check_depth(text, members, MAX_DEPTH + 1)
     return _DECODERS.get(kind, _decode_unknown)(_Object(kind, members))
 

@@ -159,6 +159,9 @@ class Store:
             if start != START and (head.position.epoch != start.epoch or head.position < start):
                 entries, start, whole = [], START, True
                 continue
+            if page and page[-1].position.epoch != head.position.epoch:
+                # Both were read in one step, so that reading again would never end.
+                raise CorruptLog(f"a log of epoch {page[-1].position.epoch} can't be that of {head.position}")
             entries += page
             if not page or page[-1].position >= head.position:
                 return Reading(head, entries, whole, now)
@@ -176,7 +179,10 @@ class Store:
         return head, _milliseconds(time), [_entry(item) for item in raw]
 
     async def heads(self, task_ids: Sequence[str]) -> tuple[list[Head | None], int]:
-        """The heads of many tasks and Redis time (ms), in one pipeline."""
+        """The heads of many tasks and Redis time (ms), in one pipeline.
+
+        None also stands for one that can't be read, or it would spoil the others: `read` says what is wrong.
+        """
         pipeline: Any = self.client.pipeline(transaction=False)
         pipeline.execute_command("TIME")
         for task_id in task_ids:
@@ -184,7 +190,7 @@ class Store:
             pipeline.execute_command("EXISTS", self.keys.log(task_id))
         time, *replies = await self._execute(pipeline)
         pairs = zip(replies[::2], replies[1::2], strict=True)
-        return [_head(fields) if exists else None for fields, exists in pairs], _milliseconds(time)
+        return [_readable(fields) if exists else None for fields, exists in pairs], _milliseconds(time)
 
     async def _execute(self, pipeline: Any) -> list[Any]:
         try:
@@ -230,6 +236,13 @@ def _head(fields: Sequence[Any]) -> Head | None:
         return Head(position, int(size), state, int(lease or 0), owner, polled)
     except ValueError as error:
         raise CorruptLog(f"a task's hash can't be read: {error}") from None
+
+
+def _readable(fields: Sequence[Any]) -> Head | None:
+    try:
+        return _head(fields)
+    except CorruptLog:
+        return None
 
 
 def _entry(item: Sequence[Any]) -> Entry:

@@ -294,12 +294,24 @@ async def test_refusal_is_a_store_error_that_lasts(store: Store) -> None:
      {"epoch": "1", "seq": "1", "bytes": "1", "owner": b"\xff"}],
 )  # fmt: skip
 async def test_hash_of_another_program_is_corrupt(store: Store, fields: dict) -> None:
-    """A hash that no script of ours wrote is `CorruptLog`."""
+    """A hash that no script of ours wrote is `CorruptLog` to who reads it, and spoils no other's head."""
     await opened(store)
+    await opened(store, "b")
     await store.client.hset(store.keys.task("a"), mapping=fields)
-    for call in (store.read("a"), store.heads(["a"])):
-        with pytest.raises(CorruptLog):
-            await call
+    with pytest.raises(CorruptLog):
+        await store.read("a")
+    broken, whole = (await store.heads(["a", "b"]))[0]
+    assert broken is None
+    assert whole is not None
+
+
+async def test_hash_of_another_epoch_than_the_log_is_corrupt(store: Store) -> None:
+    """Neither belongs to the other, and no second look would tell more."""
+    position = await opened(store)
+    await store.client.hset(store.keys.task("a"), "epoch", position.epoch + 1)
+    for after in (START, position):
+        with pytest.raises(CorruptLog, match="of epoch"):
+            await store.read("a", after)
 
 
 @pytest.mark.parametrize(
