@@ -17,6 +17,9 @@ _USUAL_PORT: Final = re.compile(r"^http:.*:80$|^https:.*:443$")
 # RFC 6265, 4.1.1: a cookie's name is a token of RFC 2616.
 _COOKIE_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
+# RFC 6750, 2.1: what may follow `Bearer` in a header.
+_BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
 AUTH: Final = ("none", "jwt", "forward")
 LOG_FORMATS: Final = ("console", "json")
 HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -133,6 +136,13 @@ def wrong_ticket_keys(text: str) -> str:
         return "be one key, or two with a space between them: the new one, and the old one"
     if any(len(key.encode()) < MIN_TICKET_KEY_BYTES for key in keys):
         return f"have at least {MIN_TICKET_KEY_BYTES} bytes each; `openssl rand -base64 48` makes a good one"
+    return ""
+
+
+def wrong_ticket(text: str) -> str:
+    """It goes into a header, which nothing in it may end."""
+    if text and not _BEARER.fullmatch(text):
+        return "be one word of letters, digits and - . _ ~ + / =, as `bridge ticket` prints it"
     return ""
 
 

@@ -4,7 +4,7 @@ The command line's options, `docs/settings.md` and the environment variables are
 A setting `heartbeat_seconds` is read from `BRIDGE_HEARTBEAT_SECONDS`; flags go before the environment,
 the environment before the default. `redis_url` also looks at `REDIS_URL`, after `BRIDGE_REDIS_URL`.
 `BRIDGE_…_FILE` names a file that holds the value. Secrets have no flags, which everybody on the machine can
-see, and are never printed: not by `repr`, nor in an error.
+see, and are never printed: not by `repr`, nor in an error. Of a URL `repr` leaves out what may be a secret.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 from bridge import checks
 from bridge.errors import SettingsError
+from bridge.urls import shown
 
 _WORDS: Final = {"1": True, "true": True, "yes": True, "on": True,
                  "0": False, "false": False, "no": False, "off": False}  # fmt: skip
@@ -59,6 +60,14 @@ class Settings:
     )
     gateway_url: str = _setting(
         "http://127.0.0.1:8620", "Where `bridge tail`, `status` and `cancel` find the gateway."
+    )
+
+    ticket: str = _setting(
+        "",
+        "What lets `bridge tail`, `status` and `cancel` in, where the gateway asks for it: what"
+        " `bridge ticket` prints, or another token that it knows.",
+        wrong=checks.wrong_ticket,
+        secret=True,
     )
 
     lease_seconds: float = _setting(
@@ -277,6 +286,12 @@ class Settings:
             _check(one, getattr(self, one.name), one.name)
         if self.base_path.endswith("/"):
             object.__setattr__(self, "base_path", self.base_path.rstrip("/"))
+
+    def __repr__(self) -> str:
+        """What may be seen of it: settings end up in tracebacks and logs."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
+        said = [f"{name}={(shown(one) if isinstance(one, str) else one)!r}" for name, one in values.items()]
+        return f"Settings({', '.join(said)})"
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from tests.imports import Rules, circles, read_imports, violations
 
 PACKAGE = Path(bridge.__file__).parent
 
-PURE = frozenset({"checks", "codec", "entries", "errors", "events", "merge", "sse", "view"})
+PURE = frozenset({"checks", "codec", "entries", "errors", "events", "merge", "sse", "urls", "view"})
 RULES = Rules(
     layers=[
         PURE,

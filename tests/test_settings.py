@@ -205,6 +205,15 @@ def test_a_secret_is_not_printed(name: str) -> None:
     assert "short-secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["redis_url", "forward_url", "jwt_jwks_url", "gateway_url"])
+def test_a_password_in_a_url_is_not_printed(name: str) -> None:
+    """Settings end up in tracebacks; where something is may be seen, how to get in not."""
+    text = repr(Settings().with_(**{name: "https://me:s3cret@host.example/x?password=s3cret"}))
+    assert f"{name}='https://***@host.example/x?***'" in text
+    assert "s3cret" not in text
+    assert repr(Settings()).startswith("Settings(redis_url='redis://127.0.0.1:6379/0', prefix='bridge:', ")
+
+
 @pytest.mark.parametrize(
     ("name", "good"),
     [
@@ -212,6 +221,7 @@ def test_a_secret_is_not_printed(name: str) -> None:
         ("ticket_keys", ["", LONG, f"{LONG} {LONG[::-1]}", f"\n{LONG}\n"]),
         ("jwt_algorithms", ["HS256", "HS256 HS512", "RS256,ES256", "EdDSA", "PS384"]),
         ("jwt_cookie", ["", "session", "__Host-session"]),
+        ("ticket", ["", "eyJhbGciOiJIUzI1NiJ9.eyJ9.c2ln-_0", "abc+/=="]),
         (
             "jwt_jwks_url",
             [
@@ -241,6 +251,7 @@ def test_who_may_read_can_be_said_so(name: str, good: list[str]) -> None:
         ("ticket_keys", ["short", LONG[:31], f"{LONG} short", f"{LONG} {LONG} {LONG}"]),
         ("jwt_algorithms", ["", "none", "HS256 RS256", "hs256", "RS256 none", "HS1", "ES256K"]),
         ("jwt_cookie", ["a b", "a=b", "a;b", "a\r\nb", "é"]),
+        ("ticket", ["a b", "a\r\nb", "a\n", "é", "=", "a=b", "Bearer a", "a,b"]),
         (
             "jwt_jwks_url",
             ["id.example", "http://id.example/", "ftp://id.example/", "https://", "file:///etc/keys",

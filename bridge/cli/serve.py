@@ -14,8 +14,8 @@ from bridge.cli.options import GATEWAY, settings_options
 from bridge.errors import EmbeddedServerError
 from bridge.gateway.server import serve as serve_gateway
 from bridge.settings import Settings
-from bridge.store.connect import shown
 from bridge.store.embedded import embedded_server
+from bridge.urls import shown
 
 REDIS_PORT: Final = 6379
 """Where everybody looks for a Redis; a free port is the second choice."""

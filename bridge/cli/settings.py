@@ -11,7 +11,7 @@ import click
 from bridge.cli.options import SETTINGS
 from bridge.codec import dumps
 from bridge.settings import Settings, source_of
-from bridge.store.connect import shown
+from bridge.urls import shown
 
 
 @click.command()

@@ -15,6 +15,7 @@ from bridge.codec import dumps, encode, utf8
 from bridge.errors import TaskNotFound
 from bridge.events import MAIN_FIELD, Chunk, End, Event, Position, Progress, Reset, State, check_task_id
 from bridge.settings import Settings, env_name
+from bridge.urls import shown
 
 EXIT_CODES: Final = {
     "succeeded": errors.SUCCEEDED,
@@ -29,17 +30,28 @@ _gateway = click.option(
     metavar="URL",
     help=f"Where the gateway is. Default: {env_name(_SETTING)}, else {_SETTING.default}.",
 )
+_ticket = click.option(
+    "--ticket",
+    metavar="TEXT",
+    help="What lets you in, where the gateway asks for it. Everybody on this machine can read it here:"
+    " BRIDGE_TICKET says it too, and BRIDGE_TICKET_FILE names a file that holds it.",
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script to read.")
 _id = click.argument("task_id", metavar="ID")
 
 
-def _gateway_url(flag: str | None) -> str:
-    return Settings.from_env(gateway_url=flag).gateway_url
+def _settings(gateway: str | None, ticket: str | None) -> Settings:
+    return Settings.from_env(gateway_url=gateway, ticket=ticket)
+
+
+def _client(settings: Settings, **more: Any) -> Client:
+    return Client(settings.gateway_url, ticket=settings.ticket, **more)
 
 
 @click.command()
 @_id
 @_gateway
+@_ticket
 @click.option(
     "--field",
     default=MAIN_FIELD,
@@ -51,7 +63,9 @@ def _gateway_url(flag: str | None) -> str:
     "--after", metavar="POSITION", help="Only what came after this position, such as 1763650000000-17."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every event as one line of JSON.")
-def tail(task_id: str, gateway: str | None, field: str, after: str | None, as_json: bool) -> None:
+def tail(
+    task_id: str, gateway: str | None, ticket: str | None, field: str, after: str | None, as_json: bool
+) -> None:
     """Print the text of task ID as it grows, until the task ends.
 
     Dropped connections are taken up again where they broke. When the text starts anew (the worker tried
@@ -62,10 +76,10 @@ def tail(task_id: str, gateway: str | None, field: str, after: str | None, as_js
     task, 130 Ctrl-C (which stops the watching, not the task).
     """
     start = None if after is None else Position.parse(after)
-    url = _gateway_url(gateway)
+    settings = _settings(gateway, ticket)
     printer: _Printer = _JsonLines() if as_json else _Text(field)
-    printer.note(f"watching {check_task_id(task_id)} at {url}")
-    with Client(url, on_drop=printer.dropped) as client:
+    printer.note(f"watching {check_task_id(task_id)} at {shown(settings.gateway_url)}")
+    with _client(settings, on_drop=printer.dropped) as client:
         for position, event in client.events(task_id, after=start):
             printer.take(position, event)
         # Without an `end` there was nothing more to send: the task had ended at or before the position.
@@ -175,13 +189,14 @@ class _Text(_Printer):
 @click.command()
 @_id
 @_gateway
+@_ticket
 @_json
-def status(task_id: str, gateway: str | None, as_json: bool) -> None:
+def status(task_id: str, gateway: str | None, ticket: str | None, as_json: bool) -> None:
     """Print what is known of task ID now.
 
     Exit code: 0 whatever the task's state; 2 wrong usage, 4 no gateway or no such task.
     """
-    with Client(_gateway_url(gateway)) as client:
+    with _client(_settings(gateway, ticket)) as client:
         view = client.status(task_id)
     click.echo(dumps(view) if as_json else utf8(_summary(view)))
 
@@ -189,14 +204,15 @@ def status(task_id: str, gateway: str | None, as_json: bool) -> None:
 @click.command()
 @_id
 @_gateway
+@_ticket
 @_json
-def cancel(task_id: str, gateway: str | None, as_json: bool) -> None:
+def cancel(task_id: str, gateway: str | None, ticket: str | None, as_json: bool) -> None:
     """Ask task ID to stop. Asking again changes nothing.
 
     A worker stops at its next report, so this returns before the task has ended; `bridge tail ID` waits.
     Exit code: 0 asked, or ended already; 2 wrong usage, 4 no gateway or no such task.
     """
-    with Client(_gateway_url(gateway)) as client:
+    with _client(_settings(gateway, ticket)) as client:
         view = client.cancel(task_id)
     if as_json:
         click.echo(dumps(view))

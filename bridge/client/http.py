@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
@@ -21,7 +22,10 @@ from bridge.view import View
 class Client(Wire[httpx.Client]):
     """A gateway, as seen from a thread. Close it, or use it in a `with` block.
 
-    `base_url` includes the gateway's base path. `http` brings an httpx client of your own (its proxies,
+    `base_url` includes the gateway's base path. `ticket` lets in where the gateway asks for that: what
+    `bridge.ticket` made, another token that the gateway knows, or a function that gives one, called before
+    each request since tickets run out; what it raises ends the following. It goes into the header
+    Authorization, never into a URL. `http` brings an httpx client of your own (its proxies,
     certificates, cookies); it is not closed. A stream that brings nothing in `open_seconds` is given up for
     polls, one that is silent for `silence_seconds` is reconnected; a gateway that is away for
     `patience_seconds`, counted from the first failure, ends the following. `on_drop` is told why a request
@@ -64,14 +68,15 @@ class Client(Wire[httpx.Client]):
                 yield session.view
 
     def _ask(self, method: str, url: str) -> dict[str, Any]:
+        options = self._plain(self._brought())
         try:
-            return self._object_of(self._http.request(method, url, **self._plain()))
+            return self._object_of(self._http.request(method, url, **options))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._named(error) from error
 
     def _batches(self, session: Session) -> Generator[Batch]:
         while not session.done:
-            attempt = self._attempt(session)
+            attempt = self._attempt(session, self._brought())
             error: Exception | None = None
             try:
                 if attempt.request.way == "stream":
@@ -116,7 +121,8 @@ class Client(Wire[httpx.Client]):
 
 
 class AsyncClient(Wire[httpx.AsyncClient]):
-    """A gateway, as seen from asyncio. Like `Client` in everything else.
+    """A gateway, as seen from asyncio. Like `Client` in everything else; a function that gives tickets may
+    be a coroutine's.
 
     Leaving an `async for` early keeps its connection until the generator is closed: use
     `contextlib.aclosing` where that matters.
@@ -149,15 +155,20 @@ class AsyncClient(Wire[httpx.AsyncClient]):
             async for _ in batches:
                 yield session.view
 
+    async def _awaited(self) -> Any:
+        brought = self._brought()
+        return await brought if inspect.isawaitable(brought) else brought
+
     async def _ask(self, method: str, url: str) -> dict[str, Any]:
+        options = self._plain(await self._awaited())
         try:
-            return self._object_of(await self._http.request(method, url, **self._plain()))
+            return self._object_of(await self._http.request(method, url, **options))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._named(error) from error
 
     async def _batches(self, session: Session) -> AsyncGenerator[Batch]:
         while not session.done:
-            attempt = self._attempt(session)
+            attempt = self._attempt(session, await self._awaited())
             error: Exception | None = None
             try:
                 if attempt.request.way == "stream":

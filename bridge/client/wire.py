@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,17 +16,24 @@ from typing import Any, Final, Generic, TypeVar
 
 import httpx
 
+from bridge.checks import wrong_ticket
 from bridge.client.answers import json_object, refusal
 from bridge.client.session import ANSWER_SECONDS, OPEN_SECONDS, SILENCE_SECONDS, Request, Session
 from bridge.client.ways import Trouble
 from bridge.errors import ClientError, GatewayUnavailable, InvalidInput
 from bridge.events import Position, check_task_id
+from bridge.urls import shown
 
 # A follower holds its connection for as long as its task runs, so httpx's limit of 100 would be a deadlock.
 LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 
 OnDrop = Callable[[str, float], None]
 """Told why a request failed or a stream dropped, and in how many seconds the next is tried."""
+
+Ticket = str | Callable[[], str | Awaitable[str]]
+"""A ticket or token, or what gives one: asked before each request, because they run out. Only an
+`AsyncClient` can wait for one.
+"""
 
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
@@ -53,6 +60,7 @@ class Wire(Generic[Http]):
         self,
         base_url: str,
         *,
+        ticket: Ticket | None = None,
         headers: Mapping[str, str] | None = None,
         http: Http | None = None,
         open_seconds: float = OPEN_SECONDS,
@@ -61,9 +69,15 @@ class Wire(Generic[Http]):
         on_drop: OnDrop = lambda reason, seconds: None,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
-            raise InvalidInput(f"a gateway's address begins with http:// or https:// (got {base_url!r})")
+            raise InvalidInput(
+                f"a gateway's address begins with http:// or https:// (got {shown(base_url)!r})"
+            )
         self._base_url = base_url.rstrip("/")
+        self._shown_url = shown(self._base_url)
         self._headers = dict(headers or {})
+        if ticket and any(name.lower() == "authorization" for name in self._headers):
+            raise InvalidInput("a ticket is sent as Authorization: give either, not both")
+        self._ticket = ticket
         self._owned = http is None
         self._http: Http = self._new_http() if http is None else http
         self._new_session = partial(
@@ -84,15 +98,28 @@ class Wire(Generic[Http]):
         position = Position.parse(after) if isinstance(after, str) else after
         return self._new_session(task_id, after=position, look_first=look_first)
 
-    def _plain(self) -> dict[str, Any]:
-        """Options of a request that no session makes."""
-        return {"headers": {**self._headers, "Accept": "application/json"}, "timeout": ANSWER_SECONDS}
+    def _brought(self) -> str | Awaitable[str] | None:
+        """The ticket for the next request, or what it is still to come from."""
+        return self._ticket() if callable(self._ticket) else self._ticket
 
-    def _attempt(self, session: Session) -> Attempt:
+    def _credentials(self, ticket: Any) -> dict[str, str]:
+        """The header that carries a ticket. Raises `InvalidInput`, which doesn't repeat it, for none."""
+        if not ticket:
+            return {}
+        if not isinstance(ticket, str) or (wrong := wrong_ticket(ticket)):
+            raise InvalidInput(f"a ticket must {wrong if isinstance(ticket, str) else 'be a string'}")
+        return {"Authorization": f"Bearer {ticket}"}
+
+    def _plain(self, ticket: Any) -> dict[str, Any]:
+        """Options of a request that no session makes."""
+        headers = {**self._headers, **self._credentials(ticket), "Accept": "application/json"}
+        return {"headers": headers, "timeout": ANSWER_SECONDS}
+
+    def _attempt(self, session: Session, ticket: Any) -> Attempt:
         """The session's next request."""
         request = session.next()
         options = {
-            "headers": {**self._headers, **request.headers},
+            "headers": {**self._headers, **self._credentials(ticket), **request.headers},
             "timeout": httpx.Timeout(ANSWER_SECONDS, read=request.answer_seconds),
         }
         if request.query:
@@ -110,13 +137,13 @@ class Wire(Generic[Http]):
         if error is None and attempt.request.way != "stream":
             return session.pause()
         if error is None:
-            error = GatewayUnavailable(f"{self._base_url} closed the stream before the task's end")
+            error = GatewayUnavailable(f"{self._shown_url} closed the stream before the task's end")
         trouble: Trouble = "broken"
         if isinstance(error, httpx.ReadTimeout):
             trouble = "silent" if attempt.heard else "mute"
         named = error if isinstance(error, ClientError) else self._named(error)
         if trouble == "mute" and attempt.request.way == "stream":
-            named = GatewayUnavailable(f"no stream gets through from {self._base_url}; polling instead")
+            named = GatewayUnavailable(f"no stream gets through from {self._shown_url}; polling instead")
         seconds = session.failed(named, trouble)
         self._on_drop(str(named), seconds)
         return seconds
@@ -124,14 +151,14 @@ class Wire(Generic[Http]):
     def _named(self, error: Exception) -> ClientError:
         """The bridge's name for an error of httpx."""
         if isinstance(error, httpx.InvalidURL | httpx.TooManyRedirects | httpx.UnsupportedProtocol):
-            return ClientError(f"{self._base_url} can't be a gateway's address: {error}")
+            return ClientError(f"{self._shown_url} can't be a gateway's address: {error}")
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             why = "" if "refused" in str(error) or not str(error) else f": {error}"
-            return GatewayUnavailable(f"no gateway at {self._base_url}{why} (start one with: bridge serve)")
+            return GatewayUnavailable(f"no gateway at {self._shown_url}{why} (start one with: bridge serve)")
         if isinstance(error, httpx.TimeoutException):
-            return GatewayUnavailable(f"the gateway at {self._base_url} gave no sign in time")
+            return GatewayUnavailable(f"the gateway at {self._shown_url} gave no sign in time")
         return GatewayUnavailable(
-            f"the connection to {self._base_url} broke: {str(error) or type(error).__name__}"
+            f"the connection to {self._shown_url} broke: {str(error) or type(error).__name__}"
         )
 
 

@@ -22,6 +22,7 @@ from bridge.errors import SettingsError
 from bridge.settings import Settings
 from bridge.store import sentinel
 from bridge.store.keys import Keys
+from bridge.urls import shown
 
 CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 5.0
@@ -76,15 +77,6 @@ def cancellable() -> Iterator[None]:
 def keys_for(settings: Settings, client: redis.Redis | redis.asyncio.Redis) -> Keys:
     """Key names for the database that the client uses."""
     return Keys.from_settings(settings, int(client.connection_pool.connection_kwargs.get("db") or 0))
-
-
-def shown(url: str) -> str:
-    """A Redis URL without its password, which may also stand in its query, for messages and logs."""
-    url, _, query = url.partition("?")
-    scheme, separator, rest = url.partition("://")
-    if "@" in rest:
-        rest = "***@" + rest.rpartition("@")[2]
-    return scheme + separator + rest + ("?***" if query else "")
 
 
 def _url(settings: Settings) -> str:

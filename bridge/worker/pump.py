@@ -29,9 +29,9 @@ from typing import Final
 
 from bridge.errors import StoreError, StoreUnavailable
 from bridge.settings import Settings
-from bridge.store.connect import shown
 from bridge.store.scripts import Answer, Call
 from bridge.store.writer import Writer
+from bridge.urls import shown
 from bridge.worker.job import Job
 from bridge.worker.latch import Latch
 

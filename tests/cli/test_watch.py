@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -239,6 +240,29 @@ def test_cancel_says_what_happened(view: dict[str, object], said: str) -> None:
         result = call(server, "cancel", "job")
     assert (result.stdout, result.exit_code) == (said, 0)
     assert server.requests[0].method == "POST"
+
+
+@pytest.mark.parametrize("place", ["--ticket", "BRIDGE_TICKET", "BRIDGE_TICKET_FILE"])
+def test_a_ticket_lets_in(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the environment, from a file that it names, or from the command line, to all three commands."""
+    (tmp_path / "ticket").write_text("s3cret\n")
+    flags = ["--ticket", "s3cret"] if place == "--ticket" else []
+    if not flags:
+        monkeypatch.setenv(place, "s3cret" if place == "BRIDGE_TICKET" else str(tmp_path / "ticket"))
+    with gateway(Answer([end()]), plain(json.dumps(VIEW)), plain(json.dumps(VIEW))) as server:
+        results = [call(server, command, "job", *flags) for command in ("tail", "status", "cancel")]
+    assert [result.exit_code for result in results] == [0, 0, 0]
+    assert [request.headers["authorization"] for request in server.requests] == ["Bearer s3cret"] * 3
+    assert "s3cret" not in "".join(result.output for result in results)
+
+
+def test_what_is_no_ticket_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says where it stands."""
+    monkeypatch.setenv("BRIDGE_TICKET", "s3cret s3cret")
+    for arguments, said in ([], "BRIDGE_TICKET must be"), (["--ticket", "s3cret\n"], "--ticket must be"):
+        result = call("http://127.0.0.1:1", "status", "job", *arguments)
+        assert (result.exit_code, said in result.stderr) == (2, True)
+        assert "s3cret" not in result.output
 
 
 def test_text_comes_out_of_the_process_as_it_grows() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -278,6 +280,82 @@ async def test_an_async_client_brought_along_stays_open() -> None:
                 await client.status("job")
             assert not mine.is_closed
     assert server.requests[0].headers["x-mine"] == "1"
+
+
+async def test_a_ticket_goes_into_the_header(both: Both, caplog: pytest.LogCaptureFixture) -> None:
+    """With every request of every kind; never into a URL, nor into a log, however fine."""
+    caplog.set_level(logging.DEBUG)
+    first = Answer([SOON, wire("7-1", Chunk("Hel"))])
+    with gateway(first, Answer([END]), plain("{}"), plain("{}")) as server:
+        await both.events(server.url, ticket="s3cret.s3cret")
+        await both.ask(server.url, "status", ticket="s3cret.s3cret")
+        await both.ask(server.url, "cancel", ticket="s3cret.s3cret")
+    assert [request.headers["authorization"] for request in server.requests] == ["Bearer s3cret.s3cret"] * 4
+    assert not any("s3cret" in request.path for request in server.requests)
+    assert "s3cret" not in caplog.text
+
+
+async def test_a_function_gives_a_new_ticket_each_time(both: Both) -> None:
+    """They run out while a task is followed. Without one nothing is sent."""
+    tickets = iter(["one", "two", ""])
+    first = Answer([SOON, wire("7-1", Chunk("Hel"))])
+    with gateway(first, first, Answer([END])) as server:
+        await both.events(server.url, ticket=lambda: next(tickets))
+    sent = [request.headers.get("authorization") for request in server.requests]
+    assert sent == ["Bearer one", "Bearer two", None]
+
+
+async def test_what_a_function_raises_ends_the_following(both: Both) -> None:
+    """Who can't get a ticket is told so by whoever should have given one."""
+    with gateway() as server, pytest.raises(ZeroDivisionError):
+        await both.events(server.url, ticket=lambda: 1 // 0)
+    assert server.requests == []
+
+
+async def test_a_ticket_may_be_awaited() -> None:
+    """Where there is an event loop."""
+
+    async def ticket() -> str:
+        return "one"
+
+    with gateway(Answer([END]), plain("{}")) as server:
+        async with AsyncClient(server.url, ticket=ticket) as client:
+            assert len([one async for one in client.events("job")]) == 1
+            await client.status("job")
+    assert {request.headers["authorization"] for request in server.requests} == {"Bearer one"}
+
+
+@pytest.mark.parametrize("ticket", ["s3cret s3cret", "s3cret\r\nX: 1", "s3cretß", "s3cret;", b"s3cret", 7])
+async def test_what_is_no_ticket_is_not_sent(both: Both, ticket: Any) -> None:
+    """Nor repeated in the error."""
+    with gateway() as server, pytest.raises(InvalidInput, match=r"^a ticket must be") as caught:
+        await both.ask(server.url, "status", ticket=ticket)
+    assert server.requests == []
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_ticket_goes_to_its_gateway_only(both: Both) -> None:
+    """An answer that leads elsewhere doesn't take it along."""
+    with gateway(plain("{}")) as other:
+        away = Answer(status=307, headers={"Location": f"{other.url}/tasks/job/status"})
+        with gateway(away) as server:
+            await both.ask(server.url, "status", ticket="s3cret")
+    assert server.requests[0].headers["authorization"] == "Bearer s3cret"
+    assert "authorization" not in other.requests[0].headers
+
+
+async def test_a_ticket_beside_a_header_of_ones_own(both: Both) -> None:
+    """Of two nobody could say which counts."""
+    with pytest.raises(InvalidInput, match="not both"):
+        await both.ask("http://127.0.0.1:1", "status", ticket="a", headers={"authorization": "Bearer b"})
+
+
+async def test_a_password_in_the_address_is_not_repeated(both: Both, unused_tcp_port: int) -> None:
+    """Errors name the gateway, and not how to get in."""
+    for url in (f"http://me:s3cret@127.0.0.1:{unused_tcp_port}", "ftp://me:s3cret@127.0.0.1"):
+        with pytest.raises((ClientError, InvalidInput), match=r"127\.0\.0\.1") as caught:
+            await both.ask(url, "status")
+        assert "s3cret" not in str(caught.value)
 
 
 def test_exported_names() -> None:

@@ -5,7 +5,7 @@ import redis
 
 from bridge.errors import SettingsError
 from bridge.settings import Settings
-from bridge.store.connect import async_client, keys_for, shown, sync_client
+from bridge.store.connect import async_client, keys_for, sync_client
 from bridge.store.log import Store
 from bridge.store.scripts import run_pipeline
 
@@ -20,23 +20,6 @@ def test_unusable_url_is_a_settings_error_without_its_password(url: str) -> None
         with pytest.raises(SettingsError, match="redis_url") as caught:
             client(Settings(redis_url=url))
         assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "public"),
-    [
-        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
-        ("redis://user:secret@host:1/2", "redis://***@host:1/2"),
-        ("redis://:se@cret@host", "redis://***@host"),
-        ("rediss://host?password=secret", "rediss://host?***"),
-        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
-        ("unix://u:secret@/run/redis.sock?db=1", "unix://***@/run/redis.sock?***"),
-        ("redis://[::1", "redis://[::1"),
-    ],
-)
-def test_shown_url_has_no_password(url: str, public: str) -> None:
-    """What is shown tells where, and never how to get in."""
-    assert shown(url) == public
 
 
 @pytest.mark.parametrize(

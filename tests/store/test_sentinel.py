@@ -6,7 +6,7 @@ import pytest
 
 from bridge.errors import SettingsError, StoreUnavailable
 from bridge.settings import Settings
-from bridge.store.connect import async_client, keys_for, shown, sync_client
+from bridge.store.connect import async_client, keys_for, sync_client
 from bridge.store.log import Store
 from bridge.store.scripts import Calls, run_pipeline
 from bridge.store.sentinel import SentinelUrl, parse_sentinel_url
@@ -68,12 +68,6 @@ def test_unusable_url_says_what_is_wrong(url: str, why: str) -> None:
         with pytest.raises(SettingsError, match=why) as caught:
             client(Settings(redis_url=url))
         assert "secret" not in str(caught.value)
-
-
-def test_shown_url_has_no_password() -> None:
-    """Neither that of Redis nor that of the Sentinels."""
-    url = "redis+sentinel://u:secret@h:1,i:2/main/0?sentinel_password=secret"
-    assert shown(url) == "redis+sentinel://***@h:1,i:2/main/0?***"
 
 
 async def test_clients_are_made_without_anybody_there() -> None:

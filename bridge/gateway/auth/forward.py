@@ -31,7 +31,7 @@ import httpx
 from bridge.errors import AuthUnavailable, SettingsError
 from bridge.gateway.auth.visitor import ANONYMOUS, Question, Visitor
 from bridge.settings import Settings
-from bridge.store.connect import shown
+from bridge.urls import shown
 
 log = logging.getLogger("bridge.gateway")
 

@@ -29,7 +29,7 @@ import httpx
 
 from bridge.errors import AuthUnavailable
 from bridge.gateway.auth.keys import published_key
-from bridge.store.connect import shown
+from bridge.urls import shown
 
 log = logging.getLogger("bridge.gateway")
 

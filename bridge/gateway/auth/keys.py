@@ -70,7 +70,7 @@ def _public(pem: str, number: int, algorithms: Iterable[str]) -> list[tuple[str,
     for name in algorithms:
         try:
             key: Any = get_default_algorithms()[name].prepare_key(pem)
-        except Exception:
+        except Exception:  # noqa: S112 (that it is no key is said below)
             # A key of another kind, or none at all: what was raised could repeat it.
             continue
         if hasattr(key, "private_bytes"):
