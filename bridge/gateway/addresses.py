@@ -9,13 +9,17 @@ Rules
 2. What isn't an address ends that walk: the client is then the last one that is known, whoever wrote it.
 3. `Forwarded` (RFC 7239) isn't read: a proxy that sets one of the two headers may pass the other through as
    the client wrote it.
-4. One machine has one IPv4 address, but 2⁶⁴ of IPv6 (RFC 4291, 2.5.1): for limits those are one address.
+4. The header from somebody who isn't trusted, but whom limits count, is a hint: perhaps a proxy of yours that
+   isn't in `trusted_proxies`, behind which all users share the limits of one address. It is said once, since
+   anybody can send it.
+5. One machine has one IPv4 address, but 2⁶⁴ of IPv6 (RFC 4291, 2.5.1): for limits those are one address.
 
-Nothing here does I/O; names are never looked up.
+Nothing here does I/O but say that hint; names are never looked up.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -24,6 +28,8 @@ from typing import Final
 from starlette.types import Scope
 
 from bridge.checks import networks
+
+log = logging.getLogger("bridge.gateway")
 
 Address = IPv4Address | IPv6Address
 
@@ -55,7 +61,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def machine(address: Address) -> str:
-    """What limits count as one: the address, or the network that one machine has of IPv6 (rule 4)."""
+    """What limits count as one: the address, or the network that one machine has of IPv6 (rule 5)."""
     if isinstance(address, IPv6Address):
         return str(ip_network((address, _V6_PREFIX), strict=False))
     return str(address)
@@ -78,7 +84,14 @@ class Networks:
 
 
 class Proxies(Networks):
-    """The proxies that are trusted to say where a request comes from."""
+    """The proxies that are trusted to say where a request comes from. `unlimited`: whom no limits count, so
+    that nobody is hinted at among them; by itself that is everybody.
+    """
+
+    def __init__(self, text: str, unlimited: str = "0.0.0.0/0 ::/0") -> None:
+        super().__init__(text)
+        self._unlimited = Networks(unlimited)
+        self._hinted = False
 
     def client(self, peer: str, forwarded: Iterable[str]) -> str:
         """The client's address, of a request that came from `peer` with these `X-Forwarded-For` headers."""
@@ -98,9 +111,21 @@ class Proxies(Networks):
     def reveal(self, scope: Scope) -> None:
         """Put the client's address into an ASGI scope, where all that follows looks for it."""
         peer = scope.get("client")
-        if scope["type"] != "http" or not self or not peer:
+        if scope["type"] != "http" or not peer or (self._hinted and not self):
             return
         forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED_FOR]
+        if forwarded and not self._hinted:
+            self._hint(parse_address(peer[0]))
         client = self.client(peer[0], forwarded)
         if client != peer[0]:
             scope["client"] = (client, 0)
+
+    def _hint(self, peer: Address | None) -> None:
+        if peer is None or self.holds(peer) or self._unlimited.holds(peer):
+            return
+        self._hinted = True
+        log.warning(
+            "a request from %s says whom it was sent on for, but that address is not in trusted_proxies: if"
+            " it is your proxy, all who come through it count as one (BRIDGE_TRUSTED_PROXIES)",
+            peer,
+        )

@@ -26,7 +26,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.errors import AccessError, AuthUnavailable, TooMany
+from bridge.errors import AccessError, AuthUnavailable, InvalidTaskId, TooMany
 from bridge.events import check_task_id
 from bridge.gateway import control, ops, web
 from bridge.gateway.addresses import Proxies
@@ -63,7 +63,7 @@ class Gateway(Starlette):
         self.gate = Gate(settings)
         self.connections = Connections(settings)
         self.metrics = Metrics(lambda: self.hub, self.gate, self.connections)
-        self._proxies = Proxies(settings.trusted_proxies)
+        self._proxies = Proxies(settings.trusted_proxies, settings.unlimited_addresses)
 
         @asynccontextmanager
         async def own_lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -181,7 +181,10 @@ class _Stream:
 
 def named_task(request: Request) -> str:
     """The id of the task that a request is about. Raises `InvalidTaskId`."""
-    return check_task_id(request.path_params.get("task_id") or request.query_params.get("task_id") or "")
+    task_id = request.path_params.get("task_id") or request.query_params.get("task_id")
+    if not task_id:
+        raise InvalidTaskId("the task's id is missing: /status/ID, or /status?task_id=ID")
+    return check_task_id(task_id)
 
 
 def address_of(request: Request) -> str:

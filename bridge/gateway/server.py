@@ -24,6 +24,7 @@ from bridge.errors import SettingsError
 from bridge.gateway.app import Gateway
 from bridge.gateway.auth import refuse_open_door
 from bridge.gateway.files import make_room
+from bridge.gateway.hosts import only_this_machine
 from bridge.gateway.protocol import GatewayProtocol, protocol_with
 from bridge.settings import Settings
 
@@ -50,7 +51,8 @@ class Server(uvicorn.Server):
         self._protocol = protocol_with(gateway.settings, gateway.connections)
         super().__init__(
             uvicorn.Config(
-                gateway,
+                only_this_machine(gateway, gateway.settings),
+                interface="asgi3",
                 http=self._protocol,
                 ws="none",
                 lifespan="on",
@@ -67,7 +69,7 @@ class Server(uvicorn.Server):
     def url(self) -> str:
         """Where the gateway can be reached from this machine."""
         host, port = self.listener.getsockname()[:2]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (it is shown, not bound)
         shown = f"[{host}]" if ":" in host else host
         return f"http://{shown}:{port}{self._gateway.settings.base_path}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -147,3 +148,33 @@ def test_networks_that_are_none(text: str) -> None:
 def test_networks_that_are_some(text: str) -> None:
     """Single addresses and networks, with commas or spaces."""
     assert wrong_networks(text) == ""
+
+
+def scope(peer: str, *headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    """A request's ASGI scope, as far as it matters here."""
+    return {"type": "http", "client": (peer, 1234), "headers": list(headers)}
+
+
+FORWARDED = (b"x-forwarded-for", b"203.0.113.5\r\nERROR forged")
+
+
+def test_a_proxy_that_nobody_told_us_of_is_hinted_at(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, with its address alone: what the header says anybody may have written. It isn't believed."""
+    proxies = Proxies("10.0.0.1", "127.0.0.0/8")
+    for _ in range(3):
+        request = scope("198.51.100.7", FORWARDED)
+        proxies.reveal(request)
+        assert request["client"] == ("198.51.100.7", 1234)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("a request from 198.51.100.7 ")
+    assert "BRIDGE_TRUSTED_PROXIES" in said
+    assert "203.0.113.5" not in said
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.1", "127.0.0.1", "unix:/run/x"])
+def test_who_is_trusted_or_has_no_limits_is_no_hint(peer: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor is a request without that header."""
+    proxies = Proxies("10.0.0.1", "127.0.0.0/8")
+    proxies.reveal(scope(peer, FORWARDED))
+    proxies.reveal(scope("198.51.100.7", (b"x-forwarded-host", b"203.0.113.5")))
+    assert caplog.records == []
