@@ -6,10 +6,13 @@ import re
 from urllib.parse import unquote_plus
 
 import pytest
+from playwright.sync_api import Page
 
 import bridge
+from bridge.events import Chunk, Data, Progress
 from tests.browser.windows import Windows, left, right
 from tests.gateway.running import running
+from tests.gateway.writer import Writer
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker")]
@@ -22,6 +25,12 @@ ATTACK = (
 )
 """What was ever run by a page that sets text as HTML, in one text."""
 MADE = "script:not([src]), img, svg, iframe, a"
+
+
+def nothing_ran(page: Page) -> None:
+    """No script, and no handler: they would have by the next frame but one."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate("() => [window.pwned, {}.polluted]") == [None, None]
 
 
 def test_scripts_are_shown_and_not_run(windows: Windows, redis_url: str) -> None:
@@ -48,9 +57,35 @@ def test_scripts_are_shown_and_not_run(windows: Windows, redis_url: str) -> None
             assert message == ATTACK
         windows.shot(page, "attack")
         assert page.locator(f"main >> css={MADE}").count() == 0
-        # A script or a handler would have run by the next frame but one.
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        assert page.evaluate("() => [window.pwned, {}.polluted]") == [None, None]
+        nothing_ran(page)
+
+
+def test_html_and_script_in_every_field(windows: Windows, redis_url: str) -> None:
+    """Also where our own workers would write no such thing: names of fields, data and members, codes, usage.
+    Live, and by who looks at it when it is over.
+    """
+    with running(redis_url, page=True) as gateway, Writer(redis_url) as writer:
+        page = windows.open(f"{gateway.url}/?task=job-1")
+        writer.open()
+        writer.append(
+            Chunk(ATTACK), Chunk(ATTACK, ATTACK), Progress(0.5, ATTACK), Data(ATTACK, {ATTACK: ATTACK})
+        )
+        left(page).shows(ATTACK)
+        writer.end(
+            "failed",
+            error={"code": ATTACK, "message": ATTACK},
+            result={ATTACK: [ATTACK]},
+            usage={ATTACK: ATTACK},
+        )
+        for one in (page, windows.open(f"{gateway.url}/?task=job-1")):
+            for side in (left(one), right(one)):
+                side.ends("failed")
+                side.shows(ATTACK)
+                assert ATTACK in side.note
+                one.locator(f"{side.root} .more summary").click()
+                assert ATTACK in one.locator(f"{side.root} .more dt").all_text_contents()
+            assert one.locator(f"main >> css={MADE}").count() == 0
+            nothing_ran(one)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,42 @@ def test_log_injection(gateway: Running, caplog: pytest.LogCaptureFixture) -> No
     assert [line for line in ours if EVIL in line] == []
 
 
+# --- answers --------------------------------------------------------------------------------------------
+
+CRLF = [
+    "%0d%0aX-Injected:%20yes", "%0aX-Injected:%20yes", "%0d%0a%0d%0a<p>", "%0dX-Injected:%20yes",
+    "%250d%250aX-Injected:%20yes", "%E5%98%8D%E5%98%8AX-Injected:%20yes", "%C4%8D%C4%8AX-Injected:%20yes",
+    "%u000d%u000aX-Injected:%20yes", "%C0%8AX-Injected:%20yes",
+]  # fmt: skip
+"""Line ends, and what becomes such where somebody decodes twice, loosely, or cuts characters to a byte."""
+
+
+@pytest.mark.parametrize("ends", CRLF)
+def test_crlf_in_ids(gateway: Running, ends: str) -> None:
+    """Nothing of an id, a position, a tag or a query becomes a line of the answer; there is one answer."""
+    for path in (
+        f"/tasks/job-1{ends}/status", f"/status/{ends}", f"/status?task_id=job-1{ends}",
+        f"/tasks/{ends}/cancel", f"/tasks/job-1{ends}/events", f"/tasks/nobody/events?after=1-1{ends}",
+        f"/tasks/nobody/status?wait={ends}", f"/{ends}", f"/bridge.js{ends}", f"/healthz?{ends}",
+    ):  # fmt: skip
+        with Viewer(gateway, path, headers={"Connection": "close", "If-None-Match": f'"{ends}"'}) as viewer:
+            viewer.to_end()
+        assert viewer.status in (200, 400, 404, 405), path
+        head = viewer.received.partition(b"\r\n\r\n")[0].lower()
+        assert b"injected" not in head
+        assert viewer.received.count(b"HTTP/1.1 ") == 1
+
+
+def test_crlf_in_ids_as_they_are(gateway: Running) -> None:
+    """Bare ones end the line: what follows is a header like others, or no HTTP; no second answer comes."""
+    for line in (b"/tasks/a\r\nX-Injected: yes", b"/tasks/a\nX-Injected: yes", b"/tasks/a\rX/status"):
+        raw = b"GET " + line + b"/status HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+        with Viewer(gateway, "", raw=raw) as viewer:
+            viewer.to_end()
+        assert viewer.status in (400, 404)
+        assert viewer.received.count(b"HTTP/1.1 ") == 1
+
+
 # --- Redis ----------------------------------------------------------------------------------------------
 
 KEY_INJECTIONS = [

@@ -15,6 +15,7 @@ import pytest
 
 from bridge.gateway.limits import WINDOW_SECONDS
 from bridge.settings import Settings
+from tests.credentials import SECRET, token
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
 from tests.gateway.writer import Writer
@@ -335,6 +336,50 @@ def test_what_follows_the_last_request(gateway: Running, victim: Writer, head: b
         said = rest_of(viewer)
     assert said.count(b"HTTP/1.1 ") == 1
     assert b"\r\nconnection: close\r\n" in said
+
+
+LOOKALIKES = [
+    b"%b_", b"_%b", b"%b ", b" %b", b"%b\t", b"%b\x00", b"%b\x0b", b"%b\xa0", b"%b.", b"HTTP_%b",
+    b"HTTP-%b", b"(%b)", b'"%b"', b"%b\r", b"\n%b", b"X-%b", b"%b-X",
+]  # fmt: skip
+"""Names that one server takes for that header, and the proxy before it for another, which it passes on."""
+
+
+@pytest.mark.parametrize("lookalike", LOOKALIKES)
+def test_smuggled_headers(redis_url: str, writer: Writer, lookalike: bytes) -> None:
+    """A header is what its name says, letter by letter, or the request is refused: credentials, and where a
+    request comes from, stand in no other.
+    """
+    writer.create("ann")
+    good = token(sub="ann").encode()
+    with running(
+        redis_url, auth="jwt", jwt_keys=SECRET, jwt_cookie="s", trusted_proxies="127.0.0.1",
+        polls_per_second=1,
+    ) as gateway:  # fmt: skip
+        head = b"GET /tasks/job-1/status HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 203.0.113.5\r\n"
+        for name, value in ((b"Authorization", b"Bearer " + good), (b"Cookie", b"s=" + good)):
+            with raw(gateway, head + lookalike % name + b": " + value + b"\r\n\r\n") as viewer:
+                assert viewer.to_end().status in (400, 401)
+        statuses = []
+        for number in range(WINDOW_SECONDS):
+            forged = lookalike % b"X-Forwarded-For" + b": 198.51.100.%d\r\n\r\n" % number
+            with raw(gateway, head + forged) as viewer:
+                statuses.append(viewer.to_end().status)
+        assert statuses[-1] in (400, 429)
+
+
+def test_smuggled_underscores(redis_url: str, writer: Writer) -> None:
+    """With CGI's names `X_Forwarded_For` is `X-Forwarded-For`; here it is nothing."""
+    with running(redis_url, trusted_proxies="127.0.0.1", polls_per_second=1, ready=False) as gateway:
+        statuses = []
+        for number in range(WINDOW_SECONDS + 1):
+            made_up = dict.fromkeys(("X_Forwarded_For", "X-Forwarded_For"), f"198.51.100.{number}")
+            answer = gateway.get(
+                "/tasks/nobody/status", headers={**made_up, "X-Forwarded-For": "203.0.113.5"}
+            )
+            statuses.append(answer.status_code)
+    assert 429 not in statuses[:-1]
+    assert statuses[-1] == 429
 
 
 @pytest.mark.parametrize("name", [b"X-Forwarded-For: 203.0.113.5", b"If-None-Match: %b"])

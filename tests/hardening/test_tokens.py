@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from bridge.gateway.auth.tokens import LEEWAY_SECONDS, MAX_BYTES
 from bridge.settings import Settings
 from bridge.tickets import AUDIENCE, ticket
 from tests.credentials import OTHER, SECRET, TICKET_KEY, bearer, claims, jwk, pem, private_key, signed, token
-from tests.elsewhere import Asked, Elsewhere, Said, elsewhere
+from tests.elsewhere import Elsewhere, Said, elsewhere
 from tests.gateway.running import Running, running
 from tests.gateway.writer import Writer
 
@@ -316,28 +315,3 @@ def test_two_authorizations(secret: Running) -> None:
             STATUS, headers=[("Authorization", f"Bearer {first}"), ("Authorization", f"Bearer {second}")]
         )
         assert answer.status_code == 401
-
-
-def test_a_publisher_who_is_slow(redis_url: str) -> None:
-    """Who comes with a key that can't be had is told to come back; others don't wait for it."""
-    go_on = threading.Event()
-
-    def answer(_: Asked) -> Said:
-        return Said(before=go_on)
-
-    with elsewhere(answer) as slow:
-        with running(
-            redis_url, auth="jwt", jwt_jwks_url=slow.url, jwt_algorithms="RS256", ticket_keys=TICKET_KEY
-        ) as gateway:
-            waiting = threading.Thread(target=gateway.get, args=(STATUS,), kwargs={"headers": bearer(_any())})
-            waiting.start()
-            answered = gateway.get(STATUS, headers=bearer(ticket("job-1", settings=TICKETS)))
-            assert answered.status_code == 200
-            assert waiting.is_alive()
-            assert gateway.get(STATUS, headers=bearer(_any())).status_code == 503
-            waiting.join()
-        go_on.set()
-
-
-def _any() -> str:
-    return signed("RS256", "right", sub="ann")
