@@ -77,6 +77,16 @@ check: $(STAMP) ## lint, format, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
+# The list of vulnerabilities is elsewhere, so this is no part of `check`. What isn't in it counts as wrong
+# (--strict): a mirror that has only the packages would else find nothing in nothing.
+.PHONY: audit
+audit: $(STAMP) ## look for known vulnerabilities in what the lock installs; asks pypi.org
+	$(BIN)/ruff check --select S bridge
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock $(ARGS) || { \
+	    echo "Not audited, or not well: either what stands above was found, or the list of vulnerabilities couldn't" >&2; \
+	    echo "be read, and nothing is known. It comes from https://pypi.org, with ARGS='-s osv' from osv.dev." >&2; \
+	    exit 1; }
+
 .PHONY: format
 format: $(STAMP) ## let ruff repair what it can
 	$(BIN)/ruff check --fix .
