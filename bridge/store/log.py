@@ -27,7 +27,7 @@ PAGE: Final = 1000
 """Entries per page. A chunk has at most 64 KiB, so a page has at most 64 MiB, and seldom more than 1."""
 
 
-POLLER_TOKEN: Final = "upstream"
+POLLER_TOKEN: Final = "upstream"  # noqa: S105 (it is a name, and no secret)
 """The token of every gateway that asks an app about a task: they are one writer, whoever of them asks. It is
 also how all tell such a task from a worker's. No worker has a token of so few letters.
 """
