@@ -287,9 +287,9 @@ def test_the_endless_task_goes_on_also_when_it_is_lost_and_stopped(demo: Demo) -
 
 @pytest.mark.parametrize("path", ["/demo/tasks", "/demo/tasks/demo/drop", "/demo/tasks/demo/kill"])
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "localhost.evil.example"])
-def test_a_name_that_was_made_to_lead_here_is_403(demo: Demo, path: str, host: str) -> None:
+def test_a_name_that_was_made_to_lead_here_is_421(demo: Demo, path: str, host: str) -> None:
     """Nor does a page whose site moved its own address to this machine (DNS rebinding)."""
     answer = httpx.post(
         demo.url + path, headers={"host": host, "origin": f"http://{host}"}, json={"kind": "typed"}
     )
-    assert (answer.status_code, error_code(answer.json())) == (403, "wrong_host")
+    assert (answer.status_code, error_code(answer.json())) == (421, "wrong_host")

@@ -95,7 +95,7 @@ def _meant(endpoint: Endpoint, names: set[str]) -> Endpoint:
     async def guarded(request: Request) -> Response:
         host = request.url.hostname or ""
         if host not in names and not _is_address(host):
-            return error_answer(403, "This is not a name of the machine that shows this.", "wrong_host")
+            return error_answer(421, "This is not a name of the machine that shows this.", "wrong_host")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             return error_answer(415, "Send this with content-type: application/json.", "not_json")
