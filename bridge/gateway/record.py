@@ -33,32 +33,22 @@ def recorded(counts: Counts, task_id: str, stream: Stream) -> Iterator[None]:
         yield
     finally:
         counts.close(stream)
-        seconds = monotonic() - stream.began
         _over(
             counts,
-            task_id,
-            stream.ending or "failed",
-            seconds=seconds,
-            sent=(stream.bytes_sent, stream.events_sent),
+            reason=stream.ending or "failed",
+            task=task_id,
+            seconds=round(monotonic() - stream.began, 3),
+            bytes=stream.bytes_sent,
+            events=stream.events_sent,
             resumed=stream.resumed,
         )
 
 
 def turned_away(counts: Counts, task_id: str, why: Ending, *, resumed: bool) -> None:
     """A stream that was over before it began."""
-    _over(counts, task_id, why, seconds=0.0, sent=(0, 0), resumed=resumed)
+    _over(counts, reason=why, task=task_id, seconds=0.0, bytes=0, events=0, resumed=resumed)
 
 
-def _over(
-    counts: Counts, task_id: str, why: Ending, *, seconds: float, sent: tuple[int, int], resumed: bool
-) -> None:
-    counts.streams[why] += 1
-    extra = {
-        "task": task_id,
-        "reason": why,
-        "seconds": round(seconds, 3),
-        "bytes": sent[0],
-        "events": sent[1],
-        "resumed": resumed,
-    }
-    log.info("a stream is over", extra=extra)
+def _over(counts: Counts, *, reason: Ending, **more: object) -> None:
+    counts.streams[reason] += 1
+    log.info("a stream is over", extra={"reason": reason, **more})
