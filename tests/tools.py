@@ -30,6 +30,7 @@ _PROGRAM_NAMES = {
     "kustomize": ("kustomize", "kubectl"),
 }
 _FILES = {
+    "aimock": (JS / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js",),
     "eventsource": (JS / "node_modules" / "eventsource" / "package.json",),
     "react-types": (JS / "node_modules" / "@types" / "react" / "package.json",),
     "typescript": (JS / "node_modules" / "typescript" / "package.json",),

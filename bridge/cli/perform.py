@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Self
 
 from bridge import Task
 from bridge.cli import errors
 from bridge.errors import StoreError
-from bridge.events import Chunk, Data, End, Event, Progress
+from bridge.events import End, Event
 from bridge.settings import Settings
+from bridge.sources.relay import Watch, carry, conclude
 from bridge.store.connect import async_client, keys_for
 from bridge.store.log import Store
 
@@ -22,9 +23,6 @@ OPEN_SECONDS: Final = 2.0
 
 LAST_SECONDS: Final = 1.0
 """So long the end may still take to reach Redis once a signal wants us to go."""
-
-ASK_SECONDS: Final = 0.1
-"""How often a silent source's task is looked at; that costs no I/O."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,55 +36,36 @@ class Outcome:
     """Whether Redis has taken everything, or will never want it."""
 
 
-class _Stops:
-    """Hears what wants the work to stop, remembers the first, and passes each on to `act`."""
+class _Signals:
+    """Hears the signals that want the work to stop, remembers the first, and passes each on to `act`."""
 
-    def __init__(self, task: Task) -> None:
-        self.signal = 0
-        self.told = False
+    def __init__(self, task: Task, watch: Watch) -> None:
+        self.first = 0
         self.act: Callable[[int], object] = lambda _: None
         """What is done to stop, with the signal to use. Until it is set, nothing has begun."""
         self._task = task
+        self._watch = watch
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._signals = [
+        self._heard = [
             number
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
             if signal.getsignal(number) is not signal.SIG_IGN
         ]
 
     def __enter__(self) -> Self:
-        for number in self._signals:
+        for number in self._heard:
             self._loop.add_signal_handler(number, self._on_signal, number)
-        self.ask()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in self._signals:
+        for number in self._heard:
             self._loop.remove_signal_handler(number)
-        self.ask_no_more()
-
-    def ask(self) -> bool:
-        """Whether the work should go on, as far as is known; it is asked again and again from here on."""
-        self.ask_no_more()
-        if self.signal or self.told:
-            return False
-        if not self._task.report_progress():
-            self.told = True
-            self.act(signal.SIGTERM)
-            return False
-        self._timer = self._loop.call_later(ASK_SECONDS, self.ask)
-        return True
-
-    def ask_no_more(self) -> None:
-        """Only signals count from here on."""
-        if self._timer is not None:
-            self._timer.cancel()
 
     def _on_signal(self, number: int) -> None:
-        if not (self.signal or self.told):
-            self.signal = number
+        if not (self.first or self._watch.stopping):
+            self.first = number
             _cancel_here(self._task)
+            self._watch.ask_no_more()
         self.act(number)
 
 
@@ -103,20 +82,22 @@ async def perform(
     before it began is not started. Raises what the source raises, after the task has ended as failed.
     """
     task = Task(task_id, settings)
-    with _Stops(task) as stops:
+    with Watch(task) as watch, _Signals(task, watch) as signals:
         forbidden = await _is_cancelled(task_id, settings)
         task.start()
         try:
-            began = not forbidden and stops.ask()
-            end = await _carry(task, source, stops, stop) if began else None
+            began = not (forbidden or signals.first) and watch.ask()
+            end = await _carry(task, source, watch, signals, stop) if began else None
         except BaseException as error:
             await task.finish_async(error)
             raise
         if forbidden:
             _cancel_here(task)
-            stops.told = True
-        outcome = _outcome(task, end, stops)
-        confirmed = await _finish(task, stops)
+        state, end = conclude(task, end, told=forbidden or watch.told or signals.first > 0)
+        outcome = _outcome(state, end, signals)
+        # A task that has ended says stop to everybody.
+        watch.ask_no_more()
+        confirmed = await _finish(task, signals)
     return replace(outcome, began=began, confirmed=confirmed)
 
 
@@ -138,67 +119,37 @@ async def _is_cancelled(task_id: str, settings: Settings) -> bool:
 async def _carry(
     task: Task,
     source: AsyncGenerator[Event, None],
-    stops: _Stops,
+    watch: Watch,
+    signals: _Signals,
     stop: Callable[[int], object] | None,
 ) -> End | None:
-    """Hand over all events. The end is returned; None if there is none or the reading was cancelled."""
-    reading = asyncio.ensure_future(_read(task, source))
-    stops.act = stop or (lambda _: reading.cancel())
-    try:
-        return await reading
-    except asyncio.CancelledError:
-        if not reading.cancelled() or not (stops.signal or stops.told):
-            raise
-        return None
+    """Hand over all events; signals and the bridge stop the source in the same way."""
+    if stop is None:
+        signals.act = lambda _: watch.stop()
+        return await carry(task, source, watch)
+    signals.act = stop
+    return await carry(task, source, watch, stop=partial(stop, signal.SIGTERM))
 
 
-async def _read(task: Task, source: AsyncGenerator[Event, None]) -> End | None:
-    end: End | None = None
-    async with aclosing(source):
-        async for event in source:
-            match event:
-                case Chunk(text, field):
-                    task.report_progress(text, field=field)
-                case Progress(fraction, message):
-                    if fraction is not None:
-                        task.report_progress(fraction, message=message)
-                    elif message is not None:
-                        task.report_progress(message=message)
-                case Data(name, value):
-                    task.report_progress(value, name=name)
-                case End():
-                    end = event
-    return end
+def _outcome(state: str, end: End, signals: _Signals) -> Outcome:
+    """What became of the work, for whoever started us."""
+    match state:
+        case "failed":
+            return Outcome(state, (end.result or {}).get("exit_code", errors.FAILED))
+        case "cancelled":
+            return Outcome(state, 128 + signals.first if signals.first else errors.CANCELLED)
+        case "superseded":
+            return Outcome(state, errors.FAILED)
+    return Outcome(state, errors.SUCCEEDED)
 
 
-def _outcome(task: Task, end: End | None, stops: _Stops) -> Outcome:
-    """What became of the work; tells the task, too."""
-    if end is not None and end.state == "failed":
-        said = end.error or {}
-        task.fail(said.get("code", "failed"), said.get("message", ""), end.result)
-        return Outcome("failed", (end.result or {}).get("exit_code", errors.FAILED))
-    if end is not None and end.state == "succeeded":
-        task.succeed(end.result, end.usage)
-        return Outcome("succeeded", errors.SUCCEEDED)
-    # It was stopped, or it is a source that just ends.
-    if stops.signal:
-        return Outcome("cancelled", 128 + stops.signal)
-    if stops.told:
-        if task.cancel_requested:
-            return Outcome("cancelled", errors.CANCELLED)
-        return Outcome("superseded", errors.FAILED)
-    return Outcome("succeeded", errors.SUCCEEDED)
-
-
-async def _finish(task: Task, stops: _Stops) -> bool:
+async def _finish(task: Task, signals: _Signals) -> bool:
     """End the task; whether Redis knows. A signal meanwhile means: don't wait long for that. But a Redis that
     is there must still be told, also when the signal comes in the very moment in which the work ends.
     """
-    # A task that has ended says stop to everybody.
-    stops.ask_no_more()
     finishing = asyncio.ensure_future(task.finish_async())
     loop = asyncio.get_running_loop()
-    stops.act = lambda _: loop.call_later(LAST_SECONDS, finishing.cancel)
+    signals.act = lambda _: loop.call_later(LAST_SECONDS, finishing.cancel)
     try:
         return await finishing
     except asyncio.CancelledError:

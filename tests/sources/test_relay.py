@@ -1,0 +1,257 @@
+"""Sources joined to tasks: what the task says, what comes back, and what stops the source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+import bridge
+from bridge.events import Chunk, Data, End, Event, Progress
+from bridge.settings import Settings
+from bridge.sources.relay import relay, relay_sync
+from bridge.store.connect import keys_for
+from bridge.worker import process
+from tests.waiting import eventually_async
+from tests.worker.conftest import brisk
+from tests.worker.logs import call, end_of, read_view
+
+EVENTS: list[Event] = [
+    Chunk("hm", "reasoning"),
+    Chunk("Hel"),
+    Progress(0.5, "half"),
+    Progress(None, "more"),
+    Progress(),
+    Data("sources", [1]),
+    Data("sources", [1, 2]),
+    Chunk("lo"),
+]
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Iterator[Settings]:
+    """The process's settings: the shared server."""
+    process.reset()
+    yield bridge.configure(brisk(redis_url))
+    process.reset()
+
+
+class Source:
+    """Yields these events; then, if it should, it waits for ever."""
+
+    def __init__(self, *events: Event, endless: bool = False) -> None:
+        self._events = events
+        self._endless = endless
+        self.begun = asyncio.Event()
+        self.closed = False
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        try:
+            for event in self._events:
+                yield event
+            self.begun.set()
+            if self._endless:
+                await asyncio.Event().wait()
+        finally:
+            self.closed = True
+
+
+async def test_a_task_says_what_its_source_yields(settings: Settings, redis_client: redis.Redis) -> None:
+    """Text, fields, progress, data, result and usage; the same comes back to the work."""
+    end = End("succeeded", result={"finish_reason": "stop"}, usage={"output_tokens": 2})
+    async with bridge.task("t") as task:
+        outcome = await relay(task, Source(*EVENTS, end).events())
+    view = read_view(redis_client, "t")
+    assert (view.text, view.fields, view.progress, view.message) == (
+        "Hello", {"reasoning": "hm"}, 0.5, "more"
+    )  # fmt: skip
+    assert view.data == {"sources": [1, 2]} == outcome.data
+    assert (view.state, view.result, view.usage) == ("succeeded", end.result, end.usage)
+    assert (outcome.state, outcome.text, outcome.error) == ("succeeded", "Hello", None)
+    assert (outcome.result, outcome.usage) == (end.result, end.usage)
+
+
+async def test_a_source_that_just_ends_has_succeeded(settings: Settings, redis_client: redis.Redis) -> None:
+    """It needs no end of its own."""
+    async with bridge.task("t") as task:
+        assert (await relay(task, Source(Chunk("x")).events())).state == "succeeded"
+    assert end_of(redis_client, "t").state == "succeeded"
+
+
+async def test_a_source_that_failed_fails_its_task(settings: Settings, redis_client: redis.Redis) -> None:
+    """With its code, what there is all the same, and what it cost; the partial text stays."""
+    error = {"code": "overloaded", "message": "Later."}
+    end = End("failed", error, {"retry_after_seconds": 7}, {"output_tokens": 2})
+    async with bridge.task("t") as task:
+        outcome = await relay(task, Source(Chunk("par"), Chunk("tial"), end).events())
+    said, view = end_of(redis_client, "t"), read_view(redis_client, "t")
+    assert (view.text, said.error, said.result, said.usage) == ("partial", error, end.result, end.usage)
+    assert (outcome.state, outcome.error, outcome.text) == ("failed", error, "partial")
+
+
+async def test_the_work_may_say_otherwise(settings: Settings, redis_client: redis.Redis) -> None:
+    """A task ends where its block does, as it was told last."""
+    async with bridge.task("t") as task:
+        outcome = await relay(task, Source(Chunk("x")).events())
+        task.succeed({"stored": outcome.text})
+    assert end_of(redis_client, "t").result == {"stored": "x"}
+
+
+async def test_what_a_source_raises_goes_through(settings: Settings, redis_client: redis.Redis) -> None:
+    """A bug in a source is the work's, and fails its task."""
+
+    async def broken() -> AsyncGenerator[Event, None]:
+        yield Chunk("x")
+        raise LookupError("a bug")
+
+    with pytest.raises(LookupError):
+        async with bridge.task("t") as task:
+            await relay(task, broken())
+    error = end_of(redis_client, "t").error
+    assert error is not None
+    assert error["code"] == "LookupError"
+
+
+async def test_a_cancel_stops_a_silent_source(settings: Settings, redis_client: redis.Redis) -> None:
+    """At once, although it yields nothing; the text stays, and the task ends as cancelled."""
+    source = Source(Chunk("so far"), endless=True)
+    async with bridge.task("t") as task:
+        relaying = asyncio.ensure_future(relay(task, source.events()))
+        await eventually_async(lambda: read_view(redis_client, "t").text == "so far")
+        call(settings, "cancel", "t")
+        outcome = await relaying
+    assert source.closed
+    assert (outcome.state, outcome.text) == ("cancelled", "so far")
+    assert (end_of(redis_client, "t").state, read_view(redis_client, "t").text) == ("cancelled", "so far")
+
+
+async def test_a_newer_attempt_stops_the_source(settings: Settings, redis_client: redis.Redis) -> None:
+    """The worker that was superseded writes nothing more, and knows it."""
+    source = Source(Chunk("old"), endless=True)
+    async with bridge.task("t") as task:
+        relaying = asyncio.ensure_future(relay(task, source.events()))
+        await eventually_async(lambda: read_view(redis_client, "t").text == "old")
+        call(settings, "open", "t", token="newer", lease_ms=9000)
+        outcome = await relaying
+    assert (outcome.state, source.closed) == ("superseded", True)
+    assert read_view(redis_client, "t").attempt == 2
+
+
+async def test_a_task_that_was_told_to_stop_starts_no_source(settings: Settings) -> None:
+    """A cancel that came first costs nothing."""
+    source = Source(Chunk("never"))
+    call(settings, "create", "t", owner="", creation="c")
+    async with bridge.task("t") as task:
+        task.buffer.request_cancel()
+        outcome = await relay(task, source.events())
+    assert (outcome.state, outcome.text) == ("cancelled", "")
+    assert not source.begun.is_set()
+
+
+async def test_a_cancellation_from_outside_goes_on_outwards(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """The source is closed first."""
+    source = Source(Chunk("x"), endless=True)
+
+    async def work() -> None:
+        async with bridge.task("t") as task:
+            await relay(task, source.events())
+
+    working = asyncio.ensure_future(work())
+    await source.begun.wait()
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert source.closed
+    assert end_of(redis_client, "t").state == "failed"
+
+
+async def test_nobody_watching_stops_only_who_asked_for_that(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """After the grace time, counted from when the last one left."""
+    client: Any = redis_client
+    channel = keys_for(settings, client).channel("t")
+    source = Source(Chunk("paid for"), endless=True)
+    async with bridge.task("t") as task:
+        gateway = client.pubsub()
+        gateway.subscribe(channel)
+        await eventually_async(lambda: gateway.get_message() is not None)
+        await eventually_async(lambda: task.watchers == 1)
+        relaying = asyncio.ensure_future(relay(task, source.events(), stop_when_unwatched=0.2))
+        await source.begun.wait()
+        loop = asyncio.get_running_loop()
+        later = loop.time() + 0.5
+        await eventually_async(lambda: loop.time() > later)
+        assert not relaying.done()
+        gateway.close()
+        outcome = await relaying
+    assert source.closed
+    end = end_of(redis_client, "t")
+    assert (outcome.state, outcome.error, outcome.text) == ("failed", end.error, "paid for")
+    assert end.error is not None
+    assert (end.error["code"], read_view(redis_client, "t").text) == ("unwatched", "paid for")
+
+
+class Unknown:
+    """A task of which nobody knows who watches it, or that nobody watches."""
+
+    cancel_requested = False
+
+    def __init__(self, watchers: int | None) -> None:
+        self.watchers = watchers
+        self.ended = ""
+
+    def report_progress(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def succeed(self, result: Any = None, usage: Any = None) -> None:
+        self.ended = "succeeded"
+
+    def fail(self, code: str, message: str, result: Any = None, usage: Any = None) -> None:
+        self.ended = code
+
+
+@pytest.mark.parametrize(("watchers", "seconds"), [(None, 0.0), (1, 0.0), (0, None)])
+async def test_what_nobody_knows_stops_nothing(watchers: int | None, seconds: float | None) -> None:
+    """Redis may be away; and who didn't ask for it is never stopped."""
+    task, source = Unknown(watchers), Source(endless=True)
+    relaying = asyncio.ensure_future(relay(task, source.events(), stop_when_unwatched=seconds))
+    await source.begun.wait()
+    loop = asyncio.get_running_loop()
+    later = loop.time() + 0.3
+    await eventually_async(lambda: loop.time() > later)
+    assert not relaying.done()
+    task.watchers, relaying_stops = 0, seconds is not None
+    if relaying_stops:
+        assert (await relaying).state == "failed"
+        assert task.ended == "unwatched"
+    else:
+        relaying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await relaying
+
+
+def test_work_that_is_no_coroutine(settings: Settings, redis_client: redis.Redis) -> None:
+    """A thread of a task queue's has no event loop, and gets one for this."""
+    end = End("succeeded", result=1)
+
+    async def source() -> AsyncGenerator[Event, None]:
+        yield Chunk("Hello")
+        await asyncio.sleep(0)
+        yield end
+
+    with bridge.task("t") as task:
+        outcome = relay_sync(task, source())
+    assert (outcome.state, outcome.text) == ("succeeded", "Hello")
+    assert read_view(redis_client, "t").text == "Hello"
+
+
+async def test_a_second_event_loop_is_refused() -> None:
+    """With the way to do it."""
+    with pytest.raises(RuntimeError, match="await relay"):
+        relay_sync(Unknown(None), Source().events())
