@@ -213,7 +213,8 @@ class Attempt:
             "limit": self._limit,
             "events": events,
         }
-        if ending is None or self._pieces:
+        # What came while the pieces of an earlier batch still waited is in the buffer.
+        if ending is None or self._pieces or self._buffer.level:
             return Batch(number, calls.append(self.task_id, **common), pieces)
         truncated = ending.truncated or self._buffer.truncated
         end = End(ending.state, ending.error, ending.result, ending.usage, lengths, truncated)

@@ -359,6 +359,23 @@ def test_a_batch_is_bounded() -> None:
     assert script == "close"
 
 
+def test_the_end_waits_for_what_came_behind_a_large_batch() -> None:
+    """What is reported while the rest of a batch waits isn't overtaken by the end."""
+    bench = Bench().opened()
+    bench.buffer.add_text("a" * (BATCH_BYTES * 2), "text")
+    sent = []
+    assert bench.next() == ["append"]
+    bench.buffer.add_text("the end", "text")
+    bench.buffer.close()
+    bench.attempt.end(Ending("succeeded"))
+    while not bench.attempt.over:
+        sent += bench.arguments()[-1:]
+        bench.answer(reply("applied", batch=bench.arguments()[1]))
+        names = bench.next()
+    assert names == []
+    assert b"the end" in sent[-1]
+
+
 def test_a_silent_task_renews() -> None:
     """Who reports nothing asks for the cancel flag; who reports all the time still prolongs the lease."""
     bench = Bench().opened()
