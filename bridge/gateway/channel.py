@@ -25,25 +25,19 @@ Rules
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from bridge.codec import dumps, encode
+from bridge.codec import encode
 from bridge.entries import Entry
-from bridge.errors import InvalidEvent
 from bridge.events import START, Position, Reset
+from bridge.gateway.content import Content
 from bridge.gateway.counts import Counts, Heal
 from bridge.gateway.follower import Batch, Follower
 from bridge.gateway.history import PIECE_BYTES, History, data_bytes
 from bridge.gateway.reads import Reads
 from bridge.store.log import Head, Reading
 from bridge.view import View
-
-log = logging.getLogger("bridge.gateway")
-
-_CONTENT: Final = frozenset({"chunk", "progress", "data"})
-"""Kinds of events that change nothing but what the view shows."""
 
 _WAITING_MESSAGES: Final = 256
 """So many messages wait while a read is under way, each of at most `PIECE_BYTES`."""
@@ -73,11 +67,9 @@ class Channel(Reads):
         self.idle_since = 0.0
         self.dropped = False
         self._want_read = want_read
-        self._view = View(task_id)
-        self._unread: list[Entry] = []
+        self._content = Content(task_id)
         self._counts = counts or Counts()
         self._history = History()
-        self._view_json: bytes | None = None
         self._waiting: list[tuple[Position, list[Entry]]] = []
 
     # --- what the hub calls ---------------------------------------------------------------------------
@@ -86,23 +78,22 @@ class Channel(Reads):
     def view(self) -> View:
         """The fold of all that is held."""
         self._read_all()
-        return self._view
+        return self._content.view
 
     @property
     def ended(self) -> bool:
         """Whether the `end` is held."""
-        return self._view.ended
+        return self._content.ended
 
     def view_json(self) -> bytes:
         """The view as JSON, encoded once per change however many poll."""
-        if self._view_json is None:
-            self._view_json = dumps(self.view.as_dict())
-        return self._view_json
+        self._read_all()
+        return self._content.json()
 
     @property
     def size(self) -> int:
         """About how many bytes of memory it takes: the view and the history."""
-        return self._history.bytes + self._history.size + len(self._view_json or b"")
+        return self._history.bytes + self._history.size + self._content.size
 
     def heal(self, why: Heal, *, whole: bool = False) -> None:
         """Ask for a read, because what is held isn't all there is, or, with `whole`, isn't right."""
@@ -162,6 +153,7 @@ class Channel(Reads):
 
     def forget_history(self) -> None:
         """Give memory back: drop the events that no follower is in the midst of. They can be read again."""
+        self._read_all()  # what waits to be read would keep them
         needed = [f.position.seq for f in self.followers if f.generation == self.generation]
         self._history.forget(min(needed, default=self._history.seq))
 
@@ -253,16 +245,8 @@ class Channel(Reads):
 
     def _read_all(self) -> None:
         """Rule 5. Merging needs it as well."""
-        if self._unread:
-            unread, self._unread = self._unread, []
-            for entry in unread:
-                try:
-                    event = entry.event
-                except InvalidEvent as error:
-                    log.error("task %s: %s; its log is read again", self.task_id, error)
-                    event = entry.give_up()
-                    self.heal("unreadable", whole=True)
-                self._view.apply(entry.position, event)
+        if not self._content.read():
+            self.heal("unreadable", whole=True)
 
     def _wake_all(self) -> None:
         for follower in tuple(self.followers):
@@ -320,10 +304,8 @@ class Channel(Reads):
             return
         self._history.extend(entries)
         self.position = entries[-1].position
-        self._view_json = None
-        self._unread += entries
-        if any(entry.kind not in _CONTENT for entry in entries):
-            self._read_all()  # whether the task has ended is asked all the time
+        if not self._content.extend(entries):
+            self.heal("unreadable", whole=True)
 
     def _vanish(self) -> None:
         if self.known:
@@ -331,7 +313,5 @@ class Channel(Reads):
         self.known = False
         self.owner = None
         self.position = START
-        self._view = View(self.task_id)
-        self._unread = []
-        self._view_json = None
+        self._content = Content(self.task_id)
         self._history = History()

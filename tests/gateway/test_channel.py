@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -462,6 +463,20 @@ def test_history_that_was_forgotten_is_read_again_when_asked_for() -> None:
         reader.catch_up(hub.channel)
         assert reader.view.as_dict() == fold(LOG).as_dict()
     assert hub.channel.generation == 0
+
+
+def test_history_that_is_forgotten_does_not_wait_to_be_read() -> None:
+    """What nobody has looked at yet is held twice; giving memory back lets go of both."""
+    hub = Hub(LOG[:1])
+    hub.join(Reader())
+    news = entries(EPOCH, [Chunk("Hello")], after=1)
+    held = [sys.getrefcount(news[0])]
+    hub.send(news)
+    held.append(sys.getrefcount(news[0]))
+    hub.channel.forget_history()
+    held.append(sys.getrefcount(news[0]))
+    assert held[0] == held[2] < held[1]
+    assert hub.channel.view.text == "Hello"
 
 
 def test_forgetting_keeps_what_a_slow_follower_still_needs() -> None:

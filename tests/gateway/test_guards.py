@@ -227,7 +227,7 @@ def test_an_unchanged_view_is_encoded_once(
         calls.append(value)
         return dumps(value)
 
-    monkeypatch.setattr("bridge.gateway.channel.dumps", counting)
+    monkeypatch.setattr("bridge.gateway.content.dumps", counting)
     writer.open()
     with running(redis_url) as gateway:
         for _ in range(20):
