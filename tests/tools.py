@@ -8,8 +8,10 @@ it fails instead, so that a test that never runs anywhere is noticed.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -44,6 +46,8 @@ _FILES = {
 
 def find_tool(name: str) -> Path | None:
     """The program, library or npm package of that name, or None."""
+    if name == "aimock" and not _node_is_new():
+        return None
     if name in _FILES:
         return next((file for file in _FILES[name] if file.exists()), None)
     for program in _PROGRAM_NAMES.get(name, (name,)):
@@ -51,6 +55,16 @@ def find_tool(name: str) -> Path | None:
         if found:
             return Path(found)
     return None
+
+
+@functools.cache
+def _node_is_new() -> bool:
+    """Whether node can run aimock, which needs 20.15."""
+    node = find_tool("node")
+    if node is None:
+        return False
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(number) for number in said.strip().lstrip("v").split(".")[:2]) >= (20, 15)
 
 
 def require_tool(name: str) -> Path:

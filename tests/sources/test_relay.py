@@ -12,9 +12,10 @@ import redis
 import bridge
 from bridge.events import Chunk, Data, End, Event, Progress
 from bridge.settings import Settings
-from bridge.sources.relay import relay, relay_sync
+from bridge.sources.relay import ASK_SECONDS, relay, relay_sync
 from bridge.store.connect import keys_for
 from bridge.worker import process
+from tests.gateway.running import running
 from tests.waiting import eventually_async
 from tests.worker.conftest import brisk
 from tests.worker.logs import call, end_of, read_view
@@ -197,6 +198,30 @@ async def test_nobody_watching_stops_only_who_asked_for_that(
     assert (end.error["code"], read_view(redis_client, "t").text) == ("unwatched", "paid for")
 
 
+async def test_who_polls_a_gateway_watches(settings: Settings, redis_client: redis.Redis) -> None:
+    """A client that asks for the status now and then keeps the work going; then it ends, as all can see."""
+    source = Source(Chunk("paid for"), endless=True)
+    with running(settings.redis_url, linger_seconds=0.3) as gateway:
+
+        async def state() -> str:
+            answer = await asyncio.to_thread(gateway.get, "/tasks/t/status")
+            return str(answer.json().get("state"))
+
+        async with bridge.task("t") as task:
+            await eventually_async(lambda: read_view(redis_client, "t").state == "running")
+            assert await state() == "running"
+            await eventually_async(lambda: task.watchers == 1)
+            relaying = asyncio.ensure_future(relay(task, source.events(), stop_when_unwatched=0.5))
+            loop = asyncio.get_running_loop()
+            later = loop.time() + 1.0
+            while loop.time() < later:
+                assert await state() == "running"
+            assert not relaying.done()
+            assert (await relaying).state == "failed"
+        view = gateway.get("/tasks/t/status").json()
+    assert (view["state"], view["error"]["code"], view["text"]) == ("failed", "unwatched", "paid for")
+
+
 class Unknown:
     """A task of which nobody knows who watches it, or that nobody watches."""
 
@@ -223,17 +248,20 @@ async def test_what_nobody_knows_stops_nothing(watchers: int | None, seconds: fl
     relaying = asyncio.ensure_future(relay(task, source.events(), stop_when_unwatched=seconds))
     await source.begun.wait()
     loop = asyncio.get_running_loop()
-    later = loop.time() + 0.3
+    later = loop.time() + 3 * ASK_SECONDS
     await eventually_async(lambda: loop.time() > later)
     assert not relaying.done()
-    task.watchers, relaying_stops = 0, seconds is not None
-    if relaying_stops:
-        assert (await relaying).state == "failed"
-        assert task.ended == "unwatched"
-    else:
-        relaying.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await relaying
+    relaying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await relaying
+    assert not task.ended
+
+
+async def test_patience_of_zero_stops_at_once() -> None:
+    """As soon as it is known that nobody watches."""
+    task = Unknown(0)
+    outcome = await relay(task, Source(Chunk("x"), endless=True).events(), stop_when_unwatched=0.0)
+    assert (outcome.state, task.ended) == ("failed", "unwatched")
 
 
 def test_work_that_is_no_coroutine(settings: Settings, redis_client: redis.Redis) -> None:

@@ -276,7 +276,7 @@ class Parser(ABC):
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            self.answer.fail(INTERRUPTED, f"not JSON: {text[:200]!r}")
+            self.answer.fail(INTERRUPTED, f"not JSON: {text[:100_000]!r}")
             return None
 
     def _refused(self, value: Any) -> bool:

@@ -44,6 +44,8 @@ FAILOVER: Final = "failover"
 """The name of the data that says who was passed over: ``[{"provider", "code"}]``, the first first."""
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 10.0
+LONGEST_REST_SECONDS: Final = 3600.0
+"""A provider is asked again after that, whatever it said."""
 MAX_NOTES: Final = 50
 """Of those who were passed over the latest are told."""
 
@@ -156,7 +158,7 @@ class FailoverChain:
 
     def _note_rest(self, place: int, end: End) -> None:
         if (seconds := _retry_after(end)) is not None:
-            self._rests[place] = max(self._rests[place], _now() + seconds)
+            self._rests[place] = max(self._rests[place], _now() + min(seconds, LONGEST_REST_SECONDS))
 
     def _until_next(self, failures: list[End], pause: float) -> float | None:
         """When another round makes sense, in seconds; None for never."""

@@ -1,11 +1,11 @@
 """What can go wrong with a provider: eight codes, each with a sentence that anybody may read. Pure.
 
 A failure is a value, not an exception: it has to travel with the text that came before it. The provider's own
-words (`detail`) are for the log alone. They can name internal hosts, quote the prompt, or hold a piece of the
-key.
+words (`detail`) are for the log alone, and not before it is cleaned of keys. They can name internal hosts,
+quote the prompt, or hold a piece of the key.
 
 Which code it is: words of the provider's that are unmistakable come first, then the HTTP status, then its
-vaguer words. For many providers write `invalid_request_error` also where the key is wrong.
+vaguer words. Many providers write `invalid_request_error` also where the key is wrong.
 """
 
 from __future__ import annotations
@@ -38,9 +38,6 @@ MESSAGES: Final[Mapping[str, str]] = {
     CONTENT_FILTER: "The provider's content filter held the answer back.",
     INTERRUPTED: "The answer broke off before its end.",
 }
-
-LONGEST_DETAIL: Final = 2000
-"""Characters of a provider's own words that are kept for the log."""
 
 _WORDS: Final = {
     word: code
@@ -184,10 +181,10 @@ def _number(text: str) -> float | None:
 
 
 def _brief(value: Any) -> str:
-    """One line for the log."""
+    """One line for the log, that no terminal takes for a command."""
     if not isinstance(value, str):
         try:
             value = dumps(value).decode()
         except InvalidEvent:
             value = repr(value)
-    return " ".join(value.split())[:LONGEST_DETAIL]
+    return " ".join("".join(char if char.isprintable() else " " for char in value).split())

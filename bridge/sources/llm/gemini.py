@@ -77,7 +77,7 @@ class GeminiParser(Parser):
         self.answer.model = as_text(response.get("modelVersion")) or self.answer.model
         self._usage(as_object(response.get("usageMetadata")))
         if blocked := as_text(as_object(response.get("promptFeedback")).get("blockReason")):
-            self.answer.fail(CONTENT_FILTER, f"the prompt was blocked: {blocked}")
+            self.answer.fail(CONTENT_FILTER, f"the prompt was blocked: {blocked!r}")
         for each in as_list(response.get("candidates"))[:1]:
             candidate = as_object(each)
             for part in as_list(as_object(candidate.get("content")).get("parts")):

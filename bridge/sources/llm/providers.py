@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
@@ -27,6 +27,9 @@ from bridge.sources.llm.http import Limits, Post, exchange
 from bridge.sources.llm.request import Request, with_options
 
 log = logging.getLogger(__name__)
+
+LONGEST_DETAIL: Final = 2000
+"""Characters of a provider's own words that go to the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +129,13 @@ class Provider(ABC):
 
     def _redacted(self, failure: Failure) -> str:
         """What the provider said, without any of our secrets: some quote the key that they refuse."""
+        words = [word for value in self.headers.values() for word in (value, *value.split())]
         detail = failure.detail
-        for secret in (self.api_key, *self.headers.values()):
+        for secret in sorted((self.api_key, *words), key=len, reverse=True):
             if len(secret) > 3:
                 detail = detail.replace(secret, "***")
-        return detail
+        # Cut only now: half a key would not have been found.
+        return detail[:LONGEST_DETAIL]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from bridge.errors import InvalidInput
 from bridge.events import Chunk, Data, End
 from bridge.sources.llm import Anthropic, Azure, Gemini, Limits, Ollama, OpenAI, Provider, Request
 from bridge.sources.llm import http as module
+from bridge.sources.llm.providers import LONGEST_DETAIL
 from bridge.store.embedded import free_port
 from tests.sources.llm.recordings import ANTHROPIC, GEMINI, OLLAMA, OPENAI, Recording, chunk, sse
 from tests.sources.llm.scripted import JSON, Answer, ask, provider
@@ -321,10 +322,19 @@ async def test_keys_appear_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     """Not in reprs, logs of any level, events or ends; also where the provider quotes them back."""
     caplog.set_level(logging.DEBUG)
     token = "Bearer of-the-proxy-42"
-    quoting = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY} ({token})"}}).encode()
+    said = f"Incorrect API key provided: {KEY} ({token}), {token.split()[1]}."
+    quoting = json.dumps({"error": {"message": said}}).encode()
+    # Where the log cuts what a provider says, a key begins.
+    long = (b"x" * (LONGEST_DETAIL - 20)) + KEY.encode() * 3
     shown = ""
     for make, more, *_ in ASKED:
-        for answer in (Answer([quoting], 401, JSON), Answer([b"data: " + quoting + b"\n\n"]), Answer()):
+        for answer in (
+            Answer([quoting], 401, JSON),
+            Answer([b"data: " + quoting + b"\n\n"]),
+            Answer([b"data: {" + long + b"\n\n"]),
+            Answer([long], 500),
+            Answer(),
+        ):
             async with provider(answer) as server:
                 one = make(
                     **{"model": "m", **more}, base_url=server.url, api_key=KEY, headers={"x-proxy": token}
@@ -335,7 +345,7 @@ async def test_keys_appear_nowhere(caplog: pytest.LogCaptureFixture) -> None:
             assert end.state == "failed"
     shown += caplog.text + "".join(repr(record.__dict__) for record in caplog.records)
     assert "Incorrect API key provided: ***" in caplog.text
-    assert KEY not in shown
+    assert KEY[:8] not in shown
     assert token not in shown
     assert "of-the-proxy" not in shown
 
