@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bridge.codec import dumps
 from bridge.events import Chunk, Data, Progress
 from tests.credentials import SECRET, bearer, token
 from tests.gateway.running import Running, running
@@ -58,6 +59,7 @@ def attack(gateway: Running, headers: dict[str, str], positions: list[str]) -> F
     from schemathesis.config import SchemathesisConfig
     from schemathesis.engine import Status, events, from_schema
 
+    schemathesis.serializer("application/x-ndjson")(as_it_is)
     document = with_events(gateway.get("/openapi.json").json())
     config = SchemathesisConfig.from_dict({"base-url": gateway.url, **settings(headers, positions)})
     schema = schemathesis.openapi.from_dict(document, config=config)
@@ -78,6 +80,11 @@ def attack(gateway: Running, headers: dict[str, str], positions: list[str]) -> F
                     said = f"{info.failure}: {info.code_sample}" if info else case
                     found.wrong.append(f"{recorder.label}: {check.name}: {said}")
     return found
+
+
+def as_it_is(_: Any, value: Any) -> bytes:
+    """The body that schemathesis sends of a type it doesn't know: text, where it is some."""
+    return value.encode(errors="replace") if isinstance(value, str) else dumps(value)
 
 
 def with_events(document: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +133,11 @@ def settings(headers: dict[str, str], positions: list[str]) -> dict[str, Any]:
             "header.If-None-Match": known("tags"),
         },
         "operations": [
+            {
+                # What goes with what, and what stands in a text, has no word in the description.
+                "include-operation-id": ["reportEvents", "reportEnd", "announceTask"],
+                "checks": {"positive_data_acceptance": {"enabled": False}},
+            },
             {
                 "include-operation-id": "streamTask",
                 "parameters": {
