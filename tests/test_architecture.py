@@ -48,6 +48,8 @@ RULES = Rules(
         "prometheus_client": ["bridge.gateway"],
         "click": ["bridge.cli"],
         "jwt": ["bridge.tickets", "bridge.gateway.auth"],
+        "celery": ["bridge.worker.adapters.celery"],
+        "rq": ["bridge.worker.adapters.rq"],
     },
     # One file per task queue, per provider, per target: each may import the library it is for.
     integrations=["bridge.worker.adapters", "bridge.sources", "bridge.sinks"],
@@ -105,6 +107,8 @@ def test_pure_modules_do_no_io() -> None:
         ("client", "try:\n    import starlette\nexcept ImportError: pass", "starlette is for"),
         ("gateway__app", "import httpx", "httpx is for"),
         ("gateway__app", "import requests", "requests is no dependency"),
+        ("worker__adapters__rq", "import celery", "celery is for bridge.worker.adapters.celery only"),
+        ("worker__task", "import rq.job", "rq is for bridge.worker.adapters.rq only"),
         ("extra", "from bridge import events", "extra stands in no layer"),
     ],
 )
@@ -155,7 +159,18 @@ def test_the_checker_finds_circles(tmp_path: Path) -> None:
 
 def test_importing_the_package_loads_no_extra() -> None:
     """A worker that installed only the core can `import bridge`, and pays for nothing else."""
-    heavy = ["starlette", "uvicorn", "httpx", "click", "fakeredis", "jwt", "cryptography", "limits"]
+    heavy = [
+        "starlette",
+        "uvicorn",
+        "httpx",
+        "click",
+        "fakeredis",
+        "jwt",
+        "cryptography",
+        "limits",
+        "celery",
+        "rq",
+    ]
     code = f"import sys, bridge; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -15,7 +15,8 @@ Rules
    `restore` decides who is right.
 5. A log that is full is mostly old progress and data, of which only the latest counts: it is written anew,
    as after a loss. Content is left out only where that wouldn't make much room, or didn't.
-6. The end and the last batch are one call. Once it is confirmed, or refused for good, the attempt is `over`.
+6. The end and the last batch are one call. It may be the end of this attempt only ("queued"): then the task
+   waits for the next one. Once it is confirmed, or refused for good, the attempt is `over`.
 """
 
 from __future__ import annotations
@@ -65,16 +66,18 @@ class _Repair:
 class Attempt:
     """One run of a task by this process, as the pump sees it. For the pump's thread, but for `end`."""
 
-    def __init__(self, task_id: str, settings: Settings, buffer: Buffer) -> None:
+    def __init__(self, task_id: str, settings: Settings, buffer: Buffer, place: str = "") -> None:
         self.task_id = task_id
         self.wake_at = math.inf
         self.over = False
         self.confirmed = False
+        self.begun = Latch()
+        """Set once Redis knows of this attempt, or when it is over."""
         self.done = Latch()
         self.waited = False
         """Whether the work has waited its time for the end. Then nobody waits for it a second time."""
         self._buffer = buffer
-        self._token = secrets.token_hex(8)
+        self._token = place + secrets.token_hex(8)
         self._lease = settings.lease_seconds
         self._check = settings.cancel_check_seconds
         self._flush = settings.flush_milliseconds / 1000
@@ -272,6 +275,7 @@ class Attempt:
         if script == "open":
             self._opened = True
             self._number, self._started = reply.attempt, reply.now
+            self.begun.set()
         elif script == "restore":
             if self._repair and not self._opened:
                 log.log(*_SAID[self._repair.reason], self.task_id)
@@ -312,7 +316,7 @@ class Attempt:
             return
         if self._buffer.cancel_requested and not self._opened:
             log.info("task %s was cancelled before this attempt began", self.task_id)
-        else:
+        elif self._ending is None or self._ending.state != "queued":
             log.warning("task %s was taken over by a newer attempt; this one stops", self.task_id)
         self._stop()
 
@@ -358,4 +362,5 @@ class Attempt:
         self._pieces.clear()
         self._buffer.close(go_on=go_on)
         self._buffer.discard()
+        self.begun.set()
         self.done.set()

@@ -16,7 +16,7 @@ from bridge.settings import Settings
 from bridge.worker import process
 
 if TYPE_CHECKING:
-    from bridge.worker.creation import Creation
+    from bridge.worker.notice import Notice
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +33,19 @@ def create_task(task_id: str, owner: str | None = None, *, settings: Settings | 
     owner: whose the task is, at most 1,000 bytes of text that means something to the gateway's
     authentication. Raises `InvalidInput` for a bad id or owner, `SettingsError`, and nothing for Redis.
     """
-    creation, chosen = _announce(task_id, owner, settings)
-    return creation is not None and _result(creation, creation.done.wait(chosen.create_timeout_seconds))
+    notice, chosen = _announce(task_id, owner, settings)
+    return notice is not None and _result(notice, notice.done.wait(chosen.create_timeout_seconds))
 
 
 async def create_task_async(
     task_id: str, owner: str | None = None, *, settings: Settings | None = None
 ) -> bool:
     """`create_task` without blocking the event loop."""
-    creation, chosen = _announce(task_id, owner, settings)
-    return creation is not None and _result(
-        creation, await creation.done.wait_async(chosen.create_timeout_seconds)
-    )
+    notice, chosen = _announce(task_id, owner, settings)
+    return notice is not None and _result(notice, await notice.done.wait_async(chosen.create_timeout_seconds))
 
 
-def _announce(task_id: str, owner: str | None, settings: Settings | None) -> tuple[Creation | None, Settings]:
+def _announce(task_id: str, owner: str | None, settings: Settings | None) -> tuple[Notice | None, Settings]:
     check_task_id(task_id)
     owner = owner or ""
     if not isinstance(owner, str):
@@ -59,7 +57,7 @@ def _announce(task_id: str, owner: str | None, settings: Settings | None) -> tup
     return process.announce(task_id, owner, chosen), chosen
 
 
-def _result(creation: Creation, done: bool) -> bool:
+def _result(notice: Notice, done: bool) -> bool:
     if not done:
-        log.warning("task %s isn't announced yet; it goes on being tried", creation.task_id)
-    return creation.confirmed
+        log.warning("task %s isn't announced yet; it goes on being tried", notice.task_id)
+    return notice.confirmed

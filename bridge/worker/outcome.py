@@ -2,6 +2,7 @@
 
 In this order:
 
+0. `task.requeue` was called: that; the task itself goes on.
 1. `task.fail` was called: that, also when something is raised afterwards.
 2. Something was raised: `cancelled` if somebody had asked to cancel and the work knew (it was told so by a
    report, or what was raised is CancelledError or GeneratorExit); otherwise `failed`, with the type's name
@@ -9,6 +10,8 @@ In this order:
 3. `task.succeed` was called: that.
 4. The work was told to stop because of a cancel: `cancelled`.
 5. `succeeded`.
+
+What the work returned, or said with `task.succeed`, is the result also where it was cancelled: what there is.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bridge.codec import MAX_DEPTH, dumps, utf8
@@ -33,7 +36,10 @@ _INTERRUPTIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the work ended. `result` and `usage` are JSON values that nobody changes any more."""
+    """How the work ended. `result` and `usage` are JSON values that nobody changes any more.
+
+    state: as in the `end`; or "queued", when it will be begun again; or "", when that isn't decided yet.
+    """
 
     state: str
     error: Mapping[str, str] | None = None
@@ -48,17 +54,17 @@ def ending(
     """The end by the rules at the top."""
     if isinstance(raised, SystemExit) and raised.code in (None, 0):
         raised = None
-    if said is not None and said.state == "failed":
+    said = said or Ending("")
+    if said.state in ("failed", "queued"):
         return said
-    usage = said.usage if said is not None else None
     if raised is not None:
         stopped = isinstance(raised, asyncio.CancelledError | GeneratorExit) and cancel_requested
         if stopped or told_to_stop:
-            return Ending("cancelled", usage=usage)
-        return Ending("failed", error_of(raised), usage=usage)
-    if said is not None:
+            return replace(said, state="cancelled")
+        return Ending("failed", error_of(raised), usage=said.usage)
+    if said.state:
         return said
-    return Ending("cancelled" if told_to_stop else "succeeded")
+    return replace(said, state="cancelled" if told_to_stop else "succeeded")
 
 
 def error_of(raised: BaseException) -> dict[str, str]:

@@ -20,7 +20,7 @@ from bridge.worker.buffer import Buffer
 
 if TYPE_CHECKING:
     from bridge.worker.attempt import Attempt
-    from bridge.worker.creation import Creation
+    from bridge.worker.notice import Notice
     from bridge.worker.pump import Pump
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,10 @@ def current_settings() -> Settings:
     return _state.settings
 
 
-def begin(task_id: str, settings: Settings, buffer: Buffer) -> Attempt | None:
+def begin(task_id: str, settings: Settings, buffer: Buffer, place: str = "") -> Attempt | None:
     """Hand a new attempt to the pump; None, and a closed buffer, when the interpreter shuts down already.
 
-    Raises `SettingsError` for a Redis URL that can't be used.
+    place: see `Task`. Raises `SettingsError` for a Redis URL that can't be used.
     """
     if _shutting_down(task_id):
         buffer.close(go_on=True)
@@ -71,7 +71,7 @@ def begin(task_id: str, settings: Settings, buffer: Buffer) -> Attempt | None:
     from bridge.worker.attempt import Attempt
 
     pump = _pump_for(settings)
-    attempt = Attempt(task_id, settings, buffer)
+    attempt = Attempt(task_id, settings, buffer, place)
     buffer.connect(partial(pump.wake, attempt))
     _state.open.add(buffer)
     pump.submit(attempt)
@@ -89,14 +89,24 @@ def patience(settings: Settings) -> float:
     return _pump_for(settings).patience()
 
 
-def announce(task_id: str, owner: str, settings: Settings) -> Creation | None:
+def away(settings: Settings) -> bool:
+    """Whether Redis is known not to answer at this moment."""
+    return _pump_for(settings).away
+
+
+def announce(task_id: str, owner: str, settings: Settings) -> Notice | None:
     """Hand a new announcement to the pump; None when it isn't taken any more, or too many are waiting."""
     if _shutting_down(task_id):
         return None
-    from bridge.worker.creation import Creation
+    from bridge.worker.notice import created
 
-    creation = Creation(task_id, owner)
-    return creation if _pump_for(settings).announce(creation) else None
+    notice = created(task_id, owner)
+    return notice if notify(notice, settings) else None
+
+
+def notify(notice: Notice, settings: Settings) -> bool:
+    """Hand a notice to the pump, and don't wait; whether it was taken."""
+    return not _shutting_down(notice.task_id) and _pump_for(settings).announce(notice)
 
 
 def _shutting_down(task_id: str) -> bool:
@@ -144,14 +154,15 @@ def _after_fork() -> None:
         buffer.leave_behind()
 
 
-def _at_exit() -> None:
+def flush() -> None:
+    """Send what waits, for at most `close_timeout_seconds`. The end of an interpreter does so, too."""
     pumps = list(_state.pumps.items())
     end = time.monotonic() + max((settings.close_timeout_seconds for settings, _ in pumps), default=0)
     for _, pump in pumps:
         if not pump.flush(max(end - time.monotonic(), 0)):
-            log.warning("the interpreter ends before all reports are sent")
+            log.warning("the process ends before all reports are sent")
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)
+atexit.register(flush)

@@ -92,7 +92,7 @@ class Pump:
             self._creations.discard(job)
 
     def announce(self, job: Job) -> bool:
-        """Take an announcement on, unless too many are waiting; whether it was taken."""
+        """Take a notice on, unless too many are waiting; whether it was taken."""
         if len(self._creations) >= MAX_CREATIONS:
             if not self._refusing:
                 self._refusing = True
@@ -117,6 +117,11 @@ class Pump:
         flush = _Flush()
         self._inbox.put(flush)
         return flush.done.wait(seconds) and flush.complete
+
+    @property
+    def away(self) -> bool:
+        """Whether Redis didn't answer when it was asked last."""
+        return self._away_since is not None
 
     def patience(self) -> float:
         """How many seconds an end is worth waiting for: `close_timeout_seconds`, but counted from when Redis
@@ -338,7 +343,7 @@ def _size(call: Call) -> int:
 def _lets_go(calls: Sequence[Call], replies: Sequence[Answer | StoreError]) -> bool:
     """Whether something was confirmed that nobody will hold any more."""
     return any(
-        call.script.name in ("close", "create")
+        call.script.name in ("close", "create", "cancel", "conclude")
         and isinstance(reply, Answer)
         and reply.verdict in ("applied", "seen")
         for call, reply in zip(calls, replies, strict=True)

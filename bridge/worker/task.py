@@ -60,9 +60,16 @@ def _unfinished(task: Task | None) -> Task | None:
 class Task:
     """One run of a task. Its methods may be called from any thread of the process that began it."""
 
-    def __init__(self, task_id: str, settings: Settings | None = None, *, bind: bool = True) -> None:
-        """Does nothing yet. Raises `InvalidTaskId`."""
+    def __init__(
+        self, task_id: str, settings: Settings | None = None, *, bind: bool = True, place: str = ""
+    ) -> None:
+        """Does nothing yet. Raises `InvalidTaskId`.
+
+        place: a name that a supervisor of this process can tell, too, so that it can say how this run ended
+        when the process was killed (see `bridge.worker.notice.concluded`). Nobody else has it at this time.
+        """
         self.id = check_task_id(task_id)
+        self._place = place
         self.finished = False
         self.outer: Task | None = None
         """What was bound where this one was bound, as long as it may count again."""
@@ -153,6 +160,22 @@ class Task:
             raise InvalidEvent(f"code={code!r} is the bridge's own; choose another")
         self._said = self._fitting(Ending("failed", failure(code, str(message))), result, usage)
 
+    def returned(self, value: object) -> None:
+        """What the work returned: the end's result, unless the work has said one itself. It decides nothing
+        about how the task ends, and what JSON can't say is left out.
+        """
+        if self._said is None:
+            try:
+                self._said = self._fitting(Ending(""), value, None)
+            except InvalidEvent as error:
+                log.debug("task %s: what it returned is left out of its end: %s", self.id, error)
+
+    def requeue(self) -> None:
+        """Say that this run ends and the task doesn't: somebody will begin it again. Until then it is queued,
+        and keeps its text.
+        """
+        self._said = Ending("queued")
+
     def _fitting(self, said: Ending, result: Any, usage: Mapping[str, Any] | None) -> Ending:
         if usage is not None and not isinstance(usage, Mapping):
             raise TypeError("usage= must be a mapping, such as {'output_tokens': 12}")
@@ -169,25 +192,34 @@ class Task:
         """Begin the run and, with `bind`, bind it here, without waiting for Redis. Once per object."""
         if self._started:
             raise RuntimeError("a task object is for one run; call bridge.task() again for another")
-        self._attempt = process.begin(self.id, self._settings, self.buffer)
+        self._attempt = process.begin(self.id, self._settings, self.buffer, self._place)
         self._started = True
         if self._bind:
             self.outer = current_task()
             self._binding = _current.set(self)
         return self
 
-    def finish(self, raised: BaseException | None = None) -> bool:
-        """End the run; whether Redis has confirmed that. Waits for it at most `close_timeout_seconds`,
-        and only a second where Redis has been away for longer than that already.
-
-        `raised` is what the work raised, if anything. Calling it again does nothing. A task that another
-        worker has taken over, or that was cancelled before it began, gets no end from here.
+    def wait_begun(self, seconds: float) -> bool:
+        """Wait, at most so long, until Redis knows of this run; whether the work should begin: not if the
+        task was cancelled before. Where Redis is away it doesn't wait, and the work goes first.
         """
-        attempt = self._leave(raised)
+        if self._attempt is not None and not process.away(self._settings):
+            self._attempt.begun.wait(seconds)
+        return self.buffer.go_on or not self.cancel_requested
+
+    def finish(self, raised: BaseException | None = None, *, wait: bool = True, logged: bool = False) -> bool:
+        """End the run; whether Redis has confirmed that. Waits for it at most `close_timeout_seconds`,
+        and only a second where Redis has been away for longer than that already; not at all without `wait`.
+
+        `raised` is what the work raised, if anything, `logged` whether somebody else logs that. Calling it
+        again does nothing. A task that another worker has taken over, or that was cancelled before it began,
+        gets no end from here.
+        """
+        attempt = self._leave(raised, logged)
         if attempt is None:
             return False
         # A generator that is closed may be so by the garbage collector, where nothing should wait.
-        if not isinstance(raised, GeneratorExit):
+        if wait and not isinstance(raised, GeneratorExit):
             self._check(attempt, attempt.done.wait(process.patience(self._settings)))
         return attempt.confirmed
 
@@ -201,7 +233,7 @@ class Task:
             self._check(attempt, await attempt.done.wait_async(process.patience(self._settings)))
         return attempt.confirmed
 
-    def _leave(self, raised: BaseException | None) -> Attempt | None:
+    def _leave(self, raised: BaseException | None, logged: bool = False) -> Attempt | None:
         """Unbind, decide how it ended and tell the pump. None when there is nothing to wait for."""
         if not self._started:
             raise RuntimeError("this task was not started")
@@ -210,7 +242,7 @@ class Task:
         attempt = self._attempt
         if attempt is None or again or self.buffer.left_behind:
             return None
-        if isinstance(raised, Exception):
+        if isinstance(raised, Exception) and not logged:
             log.info("task %s failed", self.id, exc_info=raised)
         process.leave(self.buffer)
         attempt.end(

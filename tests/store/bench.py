@@ -89,6 +89,18 @@ class Bench:
             )
         )  # fmt: skip
 
+    def requeue(self, token: str, batch: int, *events: Event) -> Answer:
+        """The attempt gives the task back."""
+        return self.run(
+            self.calls.close(
+                self.task_id, token=token, batch=batch, length=b"{}", limit=LIMIT, state="queued", code="",
+                end=b"", events=wire(events),
+            )
+        )  # fmt: skip
+
+    def conclude(self, place: str, state: str = "failed", *, age_ms: int = 0, **error: str) -> Answer:
+        return self.run(self.calls.conclude(self.task_id, place=place, state=state, age_ms=age_ms, **error))
+
     def cancel(self) -> Answer:
         return self.run(self.calls.cancel(self.task_id))
 

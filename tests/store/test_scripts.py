@@ -551,6 +551,109 @@ def test_close_with_too_much_text_is_refused_but_an_end_alone_never_is(bench: Be
     assert bench.close("t1", 2, limit=limit).verdict == "applied"
 
 
+# giving a task back
+
+
+def test_close_as_queued_gives_the_task_back(bench: Bench) -> None:
+    """The attempt ends with its last events, the task waits without a lease, and keeps its text."""
+    bench.open("t1")
+    answer = bench.requeue("t1", 1, HI)
+    assert (answer.verdict, answer.state, answer.attempt) == ("applied", "queued", 1)
+    assert bench.events() == [RUNNING, HI, State("queued", 1)]
+    assert bench.view().started_at is None
+    assert bench.ttl_ms() > bench.settings.ended_ttl_seconds * 1000
+    assert verdicts(bench.requeue("t1", 1, HI), bench.expire()) == ["seen", "alive"]
+
+
+def test_who_gave_it_back_has_no_more_say(bench: Bench) -> None:
+    """Neither text nor lease nor another end comes from that attempt any more, nor does it begin again."""
+    bench.open("t1")
+    bench.requeue("t1", 1)
+    answers = [bench.append("t1", 2, HI), bench.renew("t1"), bench.close("t1", 2), bench.open("t1")]
+    assert verdicts(*answers, bench.restore("t1", 1, HI)) == ["fenced"] * 5
+    assert bench.open("t10").verdict == "applied"
+
+
+def test_the_next_attempt_resets_what_was_given_back(bench: Bench) -> None:
+    """It goes on in the same epoch, and begins with `reset`."""
+    bench.open("t1")
+    bench.requeue("t1", 1, HI)
+    assert bench.open("t2").attempt == 2
+    assert bench.events()[-2:] == [Reset("retry", 2), State("running", 2)]
+    assert bench.view().text == ""
+
+
+def test_a_cancelled_task_is_not_given_back(bench: Bench) -> None:
+    """It ends, as one does that is cancelled while it waits."""
+    bench.open("t1")
+    bench.cancel()
+    assert bench.requeue("t1", 1, HI).state == "cancelled"
+    assert bench.requeue("t1", 1, HI).verdict == "seen"
+    assert bench.open("t2").verdict == "ended"
+
+
+# conclude
+
+
+def test_conclude_ends_the_attempt_whose_token_begins_so(bench: Bench) -> None:
+    """Whoever looks after the worker says how it ended; what it wrote stays."""
+    bench.open("host7-t1")
+    bench.append("host7-t1", 1, HI)
+    answer = bench.conclude("host7-", code="worker_lost", message='killed by "9"\n\u00e9')
+    assert (answer.verdict, answer.state, answer.code) == ("applied", "failed", "worker_lost")
+    end = bench.log()[-1].event
+    assert isinstance(end, End)
+    assert end.error == {"code": "worker_lost", "message": 'killed by "9"\n\u00e9'}
+    assert bench.conclude("host7-").verdict == "ended"
+    assert bench.append("host7-t1", 2, HI).verdict == "ended"
+
+
+def test_conclude_spares_a_newer_attempt(bench: Bench) -> None:
+    """However late it comes, it means the one attempt."""
+    bench.open("host7-t1")
+    bench.open("host8-t2")
+    assert bench.conclude("host7-").verdict == "fenced"
+    assert bench.hash()["state"] == "running"
+
+
+def test_conclude_can_give_the_task_back(bench: Bench) -> None:
+    """The queue will have it done again: then that is no end."""
+    bench.open("host7-t1")
+    assert bench.conclude("host7-", "queued").state == "queued"
+    assert bench.conclude("host7-", "queued").verdict == "seen"
+    assert bench.open("host8-t2").attempt == 2
+
+
+def test_conclude_ends_a_task_before_it_was_begun(bench: Bench) -> None:
+    """A worker may be killed before its `open` has arrived; that comes too late then."""
+    bench.create("c1")
+    assert bench.conclude("host7-", code="worker_lost").state == "failed"
+    assert bench.open("host7-t1").verdict == "fenced"
+    assert bench.open("host8-t2").verdict == "applied"
+    assert bench.open("host7-t1").verdict == "fenced"
+
+
+def test_conclude_without_a_place_is_about_a_task_that_waits(bench: Bench) -> None:
+    """Nobody has it, so nobody's token tells; and it doesn't mean one that has begun to wait since."""
+    bench.create("c1")
+    assert bench.conclude("", "cancelled", age_ms=60_000).verdict == "fenced"
+    assert bench.conclude("", "cancelled").state == "cancelled"
+    bench.tick()
+    bench.open("t1")
+    assert bench.conclude("", "cancelled").verdict == "fenced"
+    bench.requeue("t1", 1)
+    assert bench.conclude("", "cancelled").state == "cancelled"
+
+
+def test_conclude_may_come_before_the_announcement(bench: Bench) -> None:
+    """The task is known and ended from then on; the announcement only adds its owner."""
+    assert bench.conclude("", "queued").verdict == "unknown"
+    assert bench.conclude("", "cancelled").state == "cancelled"
+    assert bench.create("c1", owner="ann", age_ms=60_000).verdict == "seen"
+    assert bench.hash()["owner"] == "ann"
+    assert bench.events()[0] == QUEUED
+
+
 # cancel
 
 

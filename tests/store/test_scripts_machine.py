@@ -1,9 +1,9 @@
 """All scripts at once, in any order, against a model of the table of their rules.
 
-Two workers with fresh and with old tokens, an app that announces, somebody who cancels, a gateway that
-expires, and a Redis that forgets. The model below is the table in Python; `Bench.run` checks after every
-call what must always hold: the log is 1..n with at most one end, which is last; epochs only grow; hash and
-log agree; both keys end together; what is published is what was appended.
+Two workers with fresh and with old tokens, an app that announces, somebody who cancels, somebody who speaks
+for killed workers, a gateway that expires, and a Redis that forgets. The model below is the table in Python;
+`Bench.run` checks after every call what must always hold: the log is 1..n with at most one end, which is
+last; epochs only grow; hash and log agree; both keys end together; what is published is what was appended.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bridge.store.scripts import Answer
 from tests.store.bench import Bench
 
 LIVE = ("queued", "running")
-OLD_MS = 10**9
+OLD_MS = 10**13
 """Older than anything here, in ms."""
 
 
@@ -37,6 +37,8 @@ class Model:
     started: int = 0
     token: str = ""
     superseded: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    """How the tokens of those begin that were killed before they began."""
     batch: int = 0
     cancel: bool = False
     lease_over: bool = False
@@ -52,10 +54,13 @@ class Model:
         """As if nothing had been before."""
         vars(self).update(vars(Model(True, True, state, lives=self.lives + 1, **more)))
 
+    def _has(self, token: str) -> bool:
+        return bool(token) and token == self.token and self.state != "queued"
+
     def _refused(self, token: str, batch: int) -> str:
         if not self.known:
             return "lost"
-        if not token or token != self.token:
+        if not self._has(token):
             return "fenced"
         if self.state not in LIVE:
             return "ended"
@@ -70,6 +75,12 @@ class Model:
 
     def _end(self, state: str, code: str = "") -> None:
         self.state, self.code, self.lease_over = state, code, False
+
+    def _requeue(self) -> None:
+        if self.cancel:
+            self._end("cancelled")
+        else:
+            self.state, self.started, self.lease_over = "queued", 0, False
 
     def create(self, creation: str, owner: str, late: bool) -> str:
         if not self.known:
@@ -90,9 +101,10 @@ class Model:
 
     def open(self, token: str) -> str:
         if self.known:
-            if token == self.token:
+            if self._has(token):
                 return "seen" if self.state in LIVE else "ended"
-            if token in self.superseded:
+            known = token == self.token or token in self.superseded
+            if known or any(token.startswith(place) for place in self.dead):
                 return "fenced"
             if self.cancel:
                 if self.state in LIVE:
@@ -113,12 +125,39 @@ class Model:
 
     def close(self, token: str, batch: int, text: str, state: str) -> str:
         refused = self._refused(token, batch)
-        if refused == "ended" and batch == self.batch:
+        given_back = self.known and self.state == "queued" and token == self.token
+        if (refused == "ended" or given_back) and batch == self.batch:
             return "seen"
         if not refused:
             self.batch, self.text = batch, self.text + text
-            self._end(state)
+            if state == "queued":
+                self._requeue()
+            else:
+                self._end(state)
         return refused or "applied"
+
+    def conclude(self, place: str, state: str, late: bool) -> str:
+        if self.known and self.state not in LIVE:
+            return "ended"
+        if not self.known:
+            if state == "queued":
+                return "unknown"
+            self._begin("queued")
+        else:
+            meant = bool(place) and self.token.startswith(place)
+            if self.state == "queued" and not (place and self.token):
+                meant = not late
+            if not meant:
+                return "fenced"
+            if self.state == state:
+                return "seen"
+        if place and not self.token:
+            self.dead.append(place)
+        if state == "queued":
+            self._requeue()
+        else:
+            self._end(state, "killed")
+        return "applied"
 
     def renew(self, token: str) -> str:
         refused = self._refused(token, self.batch + 1)
@@ -149,7 +188,7 @@ class Model:
         return "applied"
 
     def restore(self, token: str, attempt: int, started: int, name: str, batch: int, text: str) -> str:
-        same = token == self.token
+        same = self._has(token)
         if self.hash and not same and (attempt <= self.attempt or started < self.started):
             return "fenced"
         if self.known and same and name == self.repair:
@@ -197,12 +236,12 @@ class Machine(RuleBasedStateMachine):
         """The latest worker's, one of an older one's, or one that never came through."""
         known = list(self.attempts)
         if which == "other" or not known:
-            return f"none{len(known)}"
+            return f"none{len(known):04}"
         return known[-1] if which == "now" else known[len(known) // 2]
 
     def fresh(self, kind: str) -> str:
         self.names += 1
-        return f"{kind}{self.names}"
+        return f"{kind}{self.names:04}"
 
     def agree(self, answer: Answer, verdict: str) -> None:
         """The script said what the table says, and left what it says."""
@@ -250,6 +289,19 @@ class Machine(RuleBasedStateMachine):
         token, batch = self.token(which), self.model.batch + step
         answer = self.bench.close(token, batch, Chunk(text), end=End(state, length={}))
         self.agree(answer, self.model.close(token, batch, text, state))
+
+    @rule(which=tokens, step=steps, text=texts)
+    def give_back(self, which: str, step: int, text: str) -> None:
+        token, batch = self.token(which), self.model.batch + step
+        answer = self.bench.requeue(token, batch, Chunk(text))
+        self.agree(answer, self.model.close(token, batch, text, "queued"))
+
+    @rule(which=tokens, begun=st.booleans(), state=st.sampled_from(["failed", "queued"]), late=st.booleans())
+    def conclude(self, which: str, begun: bool, state: str, late: bool) -> None:
+        place = self.token(which) if begun else ""
+        code = {"code": "killed"} if state == "failed" else {}
+        answer = self.bench.conclude(place, state, age_ms=OLD_MS if late else 0, **code)
+        self.agree(answer, self.model.conclude(place, state, late))
 
     @rule(which=tokens)
     def renew(self, which: str) -> None:

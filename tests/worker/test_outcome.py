@@ -10,6 +10,8 @@ from bridge.worker.outcome import Ending, ending, error_of, json_copy
 
 SAID = Ending("succeeded", None, {"a": 1}, {"tokens": 3})
 FAILED = Ending("failed", {"code": "quota", "message": "used up"})
+RETURNED = Ending("", None, {"a": 1})
+AGAIN = Ending("queued")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,11 @@ FAILED = Ending("failed", {"code": "quota", "message": "used up"})
         (None, SystemExit(0), False, False, "succeeded", None),
         (SAID, SystemExit(), False, False, "succeeded", None),
         (None, SystemExit(3), False, False, "failed", "SystemExit"),
+        (RETURNED, None, False, True, "succeeded", None),
+        (RETURNED, None, True, True, "cancelled", None),
+        (RETURNED, ValueError("x"), False, False, "failed", "ValueError"),
+        (AGAIN, None, False, False, "queued", None),
+        (AGAIN, ValueError("x"), True, True, "queued", None),
     ],
 )
 def test_how_it_ends(
@@ -48,6 +55,13 @@ def test_usage_is_kept_when_the_work_fails_later() -> None:
     """What was spent is still worth knowing; the result isn't one any more."""
     end = ending(SAID, ValueError("x"), told_to_stop=False, cancel_requested=False)
     assert (end.result, end.usage) == (None, {"tokens": 3})
+
+
+def test_a_cancelled_end_keeps_the_result() -> None:
+    """What there is, is worth as much as the text that was written."""
+    for said, raised in ((RETURNED, None), (SAID, asyncio.CancelledError())):
+        end = ending(said, raised, told_to_stop=True, cancel_requested=True)
+        assert (end.state, end.result) == ("cancelled", {"a": 1})
 
 
 class _Mute(Exception):

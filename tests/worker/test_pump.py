@@ -21,7 +21,7 @@ from bridge.settings import Settings
 from bridge.worker import process
 from bridge.worker import pump as module
 from bridge.worker.attempt import Attempt
-from bridge.worker.creation import Creation
+from bridge.worker.notice import Notice
 from bridge.worker.pump import Pump
 from tests.servers import RedisProcess
 from tests.waiting import eventually
@@ -626,11 +626,11 @@ def test_a_job_with_an_error_is_forgotten(
 ) -> None:
     """What is given up takes no place from others, and nobody waits for it."""
     monkeypatch.setattr(module, "MAX_CREATIONS", 1)
-    real = Creation.next_calls
-    monkeypatch.setattr(Creation, "next_calls", lambda self, *_: 1 // 0)
+    real = Notice.next_calls
+    monkeypatch.setattr(Notice, "next_calls", lambda self, *_: 1 // 0)
     for number in range(3):
         assert not bridge.create_task(f"broken{number}")
-    monkeypatch.setattr(Creation, "next_calls", real)
+    monkeypatch.setattr(Notice, "next_calls", real)
     assert bridge.create_task("fine")
     (pump,) = process._state.pumps.values()
     assert (pump._jobs, pump._creations) == ({}, set())

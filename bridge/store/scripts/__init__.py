@@ -26,12 +26,22 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from bridge.codec import encode
+from bridge.codec import dumps, encode
 from bridge.errors import CorruptLog, StoreError, StoreUnavailable
 from bridge.events import Event, Position
 from bridge.store.keys import Keys
 
-_ABOUT_TASKS: Final = ("create", "open", "append", "renew", "close", "cancel", "expire", "restore")
+_ABOUT_TASKS: Final = (
+    "create",
+    "open",
+    "append",
+    "renew",
+    "close",
+    "cancel",
+    "expire",
+    "restore",
+    "conclude",
+)
 NAMES: Final = (*_ABOUT_TASKS, "probe", "claim")
 
 MAX_JOINED_BYTES: Final = 16 * 1024 * 1024
@@ -194,7 +204,7 @@ class Calls:
         end: bytes,
         events: Sequence[bytes | str] = (),
     ) -> Call:
-        """The last batch and the end."""
+        """The last batch and the end; with the state "queued" the end of the attempt only."""
         return self._call("close", task_id, token, batch, length, limit, state, code, end, *events)
 
     def cancel(self, task_id: str) -> Call:
@@ -228,6 +238,18 @@ class Calls:
             "restore", task_id, token, attempt, name, reason, batch, known_epoch, lease_ms, length,
             int(cancel_requested), created_at, started_at, owner, *events,
         )  # fmt: skip
+
+    def conclude(
+        self, task_id: str, *, place: str, state: str, code: str = "", message: str = "", age_ms: int = 0
+    ) -> Call:
+        """Say how the attempt ended whose token begins with `place`; with "", how the task did that waited.
+
+        state: failed, cancelled, or queued when it will be begun again. `age_ms` says how long ago that was
+        first said.
+        """
+        # The script puts both between quotes.
+        inside = (dumps(text)[1:-1] for text in (code, message))
+        return self._call("conclude", task_id, place, state, *inside, age_ms)
 
     def claim(self, name: str, holder: str, lease_ms: int) -> Call:
         """Take or keep the lease that the key of that name stands for; 0 gives it back. Has no `Answer`."""

@@ -108,7 +108,7 @@ local function secure_ids()
   for _, entry in ipairs(entries) do append(entry[2][2], entry[2][4]) end
 end
 
--- An end that no worker wrote. Code '' means: no error.
+-- An end that no worker wrote. Code '' means: no error. Both texts stand between quotes as they are.
 local function emit_end(state, code, message)
   local error = 'null'
   if code ~= '' then error = '{"code":"' .. code .. '","message":"' .. message .. '"}' end
@@ -120,6 +120,41 @@ local function emit_end(state, code, message)
   set('code', code)
   set('lease', 0)
   set('ended', NOW)
+end
+
+-- In a new epoch: the task waits, and nothing of what was before counts any more.
+local function wait_anew(owner, creation)
+  set('state', 'queued')
+  set('cancel', 0)
+  set('creation', creation)
+  set('owner', owner)
+  set('created', NOW)
+  set('started', 0)
+  set('lease', 0)
+  set('length', '{}')
+  set('code', '')
+end
+
+-- A task that isn't known, or not any more, waits for its first attempt.
+local function introduce(owner, creation)
+  new_epoch(0)
+  wait_anew(owner, creation)
+  set('attempt', 0)
+  set('token', '')
+  set('tokens', '')
+  set('batch', 0)
+  set('restore', '')
+  emit_state()
+end
+
+-- The attempt is over and the task isn't: somebody will begin it again. What was written stays to be seen until
+-- then, and the token, which tells that there is something to reset. A cancelled task waits for nobody.
+local function requeue()
+  if task.cancel == 1 then return emit_end('cancelled', '', '') end
+  set('state', 'queued')
+  set('started', 0)
+  set('lease', 0)
+  emit_state()
 end
 
 -- A new attempt takes over: its token fences all older ones. The last sixteen tokens are remembered, so
@@ -143,12 +178,16 @@ local function take_over(token, attempt, lease)
   set('restore', '')
 end
 
--- Whether this is the worker that has the task. A queued task has none: its token is empty.
-local function is_current(token) return token ~= '' and token == task.token end
+-- Whether this is the worker that has the task. A queued task has none: its token is empty, or that of who gave
+-- it back.
+local function is_current(token) return token ~= '' and token == task.token and task.state ~= 'queued' end
 
+-- Whether it had the task before; or whether `conclude` spoke of it before it began, when only the beginning of its
+-- token was known, which is kept with a star.
 local function was_superseded(token)
   for old in string.gmatch(task.tokens, '%S+') do
-    if old == token then return true end
+    local place = string.match(old, '^(.+)%*$')
+    if old == token or place and place == string.sub(token, 1, #place) then return true end
   end
   return false
 end

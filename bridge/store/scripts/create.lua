@@ -8,33 +8,14 @@
 -- superseded: should it still be alive, its text must not land in the new run.
 local owner, creation, asked_at = ARGV[4], ARGV[5], NOW - tonumber(ARGV[6])
 
-local function queue()
-  set('state', 'queued')
-  set('cancel', 0)
-  set('creation', creation)
-  set('owner', owner)
-  set('created', NOW)
-  set('started', 0)
-  set('lease', 0)
-  set('length', '{}')
-  set('code', '')
-end
-
 if not KNOWN then
-  new_epoch(0)
-  queue()
-  set('attempt', 0)
-  set('token', '')
-  set('tokens', '')
-  set('batch', 0)
-  set('restore', '')
-  emit_state()
+  introduce(owner, creation)
   return answer('applied')
 end
 if ended() and creation ~= task.creation and asked_at >= task.ended then
   local known_owner = task.owner
   new_epoch(0)
-  queue()
+  wait_anew(owner, creation)
   if owner == '' then set('owner', known_owner) end
   set('token', '')
   emit_reset('retry')

@@ -3,7 +3,8 @@
 --
 -- Earlier attempts' text in the same epoch is void, but it counts against what the log may hold. Where there
 -- is more of it than one attempt may write, the new one begins a new epoch, so that it has room for its own.
--- The newest attempt fences all older ones. With the cancel flag set there is no new attempt: the task is,
+-- The newest attempt fences all older ones. A queued task that has a token was had before, by an attempt that gave
+-- it back; its text is void now. With the cancel flag set there is no new attempt: the task is,
 -- or stays, ended as cancelled.
 local token, lease = ARGV[4], lease_until(ARGV[5])
 
@@ -29,7 +30,7 @@ if not KNOWN then
   set('cancel', 0)
   set('tokens', '')
   take_over(token, 1, lease)
-elseif task.state == 'queued' and not moved() then
+elseif task.state == 'queued' and task.token == '' and not moved() then
   take_over(token, task.attempt + 1, lease)
 else
   if ended() or moved() or task.bytes > tonumber(ARGV[6]) then new_epoch(0) end
