@@ -34,8 +34,8 @@ _PRIVATE_NETWORKS: Final = (
 )  # fmt: skip
 """What the internet doesn't reach: loopback, RFC 1918, RFC 3927; RFC 4291, RFC 4193."""
 
-MIN_TICKET_KEY_BYTES: Final = 32
-_MAX_TICKET_KEYS: Final = 2
+MIN_KEY_BYTES: Final = 32
+_MAX_KEYS: Final = 2
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -129,13 +129,15 @@ def wrong_cookie(text: str) -> str:
     return "be the name of a cookie" if text and not _COOKIE_NAME.fullmatch(text) else ""
 
 
-def wrong_ticket_keys(text: str) -> str:
-    """The first signs, both verify. Short ones can be guessed offline from a single ticket."""
+def wrong_keys(text: str) -> str:
+    """Both are valid, and where something is signed the first signs. Short ones can be guessed, and offline
+    from a single ticket.
+    """
     keys = text.split()
-    if len(keys) > _MAX_TICKET_KEYS:
+    if len(keys) > _MAX_KEYS:
         return "be one key, or two with a space between them: the new one, and the old one"
-    if any(len(key.encode()) < MIN_TICKET_KEY_BYTES for key in keys):
-        return f"have at least {MIN_TICKET_KEY_BYTES} bytes each; `openssl rand -base64 48` makes a good one"
+    if any(len(key.encode()) < MIN_KEY_BYTES for key in keys):
+        return f"have at least {MIN_KEY_BYTES} bytes each; `openssl rand -base64 48` makes a good one"
     return ""
 
 

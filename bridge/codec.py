@@ -135,7 +135,30 @@ def decode(kind: str, data: bytes | str) -> Event:
     if not isinstance(members, dict):
         raise InvalidEvent(f"the data of a {kind[:20]!r} event is not a JSON object")
     _check_depth(text, members, MAX_DEPTH + 1)
+    return event_of(kind, members)
+
+
+def event_of(kind: str, members: dict[str, Any]) -> Event:
+    """The event of a kind and its data's members. Raises `InvalidEvent` when they don't fit together."""
     return _DECODERS.get(kind, _decode_unknown)(_Object(kind, members))
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of JSON that comes from outside, nested no deeper than a list of events.
+
+    Raises `InvalidEvent`, also for what could not be written again: NaN, numbers out of range, and lone
+    surrogates.
+    """
+    try:
+        text = data.decode()
+        value = _JSON.decode(text)
+        if _SURROGATE_ESCAPE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        reason = "a lone surrogate" if isinstance(error, UnicodeEncodeError) else str(error)[:200]
+        raise InvalidEvent(f"not JSON: {reason}") from None
+    _check_depth(text, value, MAX_DEPTH + 2)
+    return value
 
 
 def _finite(text: str) -> float:

@@ -4,7 +4,9 @@
     ├── InvalidInput (ValueError)     the caller passed something that can never work
     │   ├── InvalidTaskId
     │   ├── InvalidPosition
-    │   └── InvalidEvent
+    │   ├── InvalidEvent
+    │   ├── TooLarge                  a request's body, or a line of it, is larger than accepted
+    │   └── UnsupportedBody           a request's body is of a type that isn't read here
     ├── SettingsError                 a setting, flag or environment variable is wrong
     ├── StoreError                    Redis
     │   ├── StoreUnavailable          it can't be reached now; the same call may work later
@@ -47,6 +49,14 @@ class InvalidPosition(InvalidInput):
 
 class InvalidEvent(InvalidInput):
     """An event's kind or data is not one of the vocabulary."""
+
+
+class TooLarge(InvalidInput):
+    """A request's body, or a line of it, is larger than what is accepted."""
+
+
+class UnsupportedBody(InvalidInput):
+    """A request's body is of a type that nobody here reads."""
 
 
 class SettingsError(BridgeError):

@@ -131,7 +131,7 @@ class Settings:
         "",
         "The key that tickets are signed with, at least 32 bytes without spaces; the same for gateways and"
         " for who issues tickets. With two, the first signs and both are valid: so they can be exchanged.",
-        wrong=checks.wrong_ticket_keys,
+        wrong=checks.wrong_keys,
         secret=True,
     )
     jwt_keys: str = _setting(
@@ -171,6 +171,18 @@ class Settings:
     forward_cache_seconds: float = _setting(
         5.0, "An answer of `forward_url` counts for so long, for the same credentials and task.", least=0
     )
+    report_keys: str = _setting(
+        "",
+        "The key with which workers report over HTTP (`Authorization: Bearer …`), at least 32 bytes without"
+        " spaces. Two, while they are exchanged, are both valid. Empty: nobody reports over HTTP.",
+        wrong=checks.wrong_keys,
+        secret=True,
+    )
+    report_idle_seconds: float = _setting(
+        300.0,
+        "The body of a report may be silent for so long, and otherwise take as long as it likes.",
+        least=0.05,
+    )
     max_streams: int = _setting(
         20_000, "So many streams may be open at once. 0: any number, as with the limits that follow.", least=0
     )
@@ -185,6 +197,9 @@ class Settings:
     )
     polls_per_second: int = _setting(
         50, "So many polls and cancels per second from one address; four seconds' worth at once.", least=0
+    )
+    reports_per_second: int = _setting(
+        500, "So many reports may begin per second from one address; four seconds' worth at once.", least=0
     )
     max_connections: int = _setting(
         30_000, "So many connections may be open at once, with or without a stream.", least=0

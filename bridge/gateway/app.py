@@ -28,10 +28,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.errors import AccessError, AuthUnavailable, InvalidTaskId, TooMany
 from bridge.events import check_task_id
-from bridge.gateway import control, ops, web
+from bridge.gateway import control, ingest, ops, web
 from bridge.gateway.addresses import Proxies
 from bridge.gateway.answers import HANDLERS
 from bridge.gateway.auth import Action, Door, Visitor, hide_ticket
+from bridge.gateway.auth.reports import ReportKeys
 from bridge.gateway.cors import with_cors
 from bridge.gateway.counts import Counts
 from bridge.gateway.hub import Hub
@@ -63,6 +64,7 @@ class Gateway(Starlette):
         self.gate = Gate(settings)
         self.connections = Connections(settings)
         self.metrics = Metrics(lambda: self.hub, self.gate, self.connections)
+        self.report_keys = ReportKeys(settings)
         self._proxies = Proxies(settings.trusted_proxies, settings.unlimited_addresses)
 
         @asynccontextmanager
@@ -112,7 +114,9 @@ class Gateway(Starlette):
 
     def _routes(self) -> list[BaseRoute]:
         return [
-            Route("/tasks/{task_id}/events", _Stream(self), methods=["GET"]),
+            Route("/tasks/{task_id}/events", _Events(self), methods=["GET", "POST"]),
+            Route("/tasks/{task_id}/end", _report(self, ingest.end), methods=["POST"]),
+            Route("/tasks/{task_id}", _report(self, ingest.create), methods=["POST"]),
             self._task_route("/tasks/{task_id}/status", status, "GET", "read"),
             self._task_route("/status/{task_id}", status, "GET", "read"),
             self._task_route("/status", status, "GET", "read"),
@@ -177,6 +181,39 @@ class _Stream:
                 await come_back(send, str(error))
             else:
                 raise
+
+
+class _Report:
+    """One of the endpoints for workers. Also one of its own: it takes the body as it comes."""
+
+    def __init__(self, gateway: Gateway, way: ingest.Way) -> None:
+        self._gateway = gateway
+        self._way = way
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, hub, gateway = Request(scope), self._gateway.running_hub(), self._gateway
+        task_id = named_task(request)
+        gateway.gate.pace(address_of(request), "report")
+        response = ingest.refusal(gateway.report_keys, hub, request)
+        if response is None:
+            response = await ingest.respond(hub, self._way, ingest.Report(task_id, request, receive))
+        if response is not None:
+            await response(scope, receive, send)
+
+
+def _report(gateway: Gateway, way: ingest.Way) -> ASGIApp:
+    return CountAnswers(_Report(gateway, way), gateway.counts, f"report_{way.__name__}")
+
+
+class _Events:
+    """What is read, and what is written, under the same path."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._stream = _Stream(gateway)
+        self._report = _report(gateway, ingest.events)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._report if scope["method"] == "POST" else self._stream)(scope, receive, send)
 
 
 def named_task(request: Request) -> str:

@@ -2,8 +2,9 @@
 
 Rules
 -----
-1. Two kinds of limits. Rates: new streams, and polls (cancels count as such), per address and second. Places:
-   streams that are open at the same moment, in all, per address and per principal. 0 switches a limit off.
+1. Two kinds of limits. Rates: new streams, polls (cancels count as such) and reports, per address and
+   second. Places: streams that are open at the same moment, in all, per address and per principal. 0
+   switches a limit off.
 2. Rates come before the door, so that guessing credentials, or making the gateway ask the app about them,
    has a limit too; places come after it, because only the door knows the principal.
 3. A stream gives its places back exactly once, on every way out: it holds them for the length of a `with`
@@ -40,7 +41,7 @@ from bridge.gateway.addresses import Networks, machine, parse_address
 from bridge.gateway.auth.visitor import ANYBODY, Visitor
 from bridge.settings import Settings
 
-Kind = Literal["stream", "poll"]
+Kind = Literal["stream", "poll", "report"]
 
 LIMITS: Final = (
     "max_streams",
@@ -48,6 +49,7 @@ LIMITS: Final = (
     "max_streams_per_principal",
     "new_streams_per_second",
     "polls_per_second",
+    "reports_per_second",
     "max_connections",
     "max_connections_per_address",
 )
@@ -173,6 +175,7 @@ class Gate:
         self._rates: dict[Kind, tuple[str, RateLimitItem | None]] = {
             "stream": ("new_streams_per_second", _item("stream", settings.new_streams_per_second)),
             "poll": ("polls_per_second", _item("poll", settings.polls_per_second)),
+            "report": ("reports_per_second", _item("report", settings.reports_per_second)),
         }
         self._taken: Counter[tuple[str, str]] = Counter()
         self.refused: Counter[str] = Counter()

@@ -8,6 +8,8 @@
 - Requests that are no HTTP are refused in the shape of all our errors.
 - Nobody fills the memory with a head or a body that never ends, nor holds a connection by sending slowly. A
   request's head has `request_seconds`, from its first byte or the connection's beginning, and then its body.
+  Only a body that comes with the key for reports may be as large and take as long as it likes, until it is
+  answered; whoever reads it sees to the rest (`ingest.py`).
   The clock runs only while something of a request is missing: streams and long polls have none, and what is
   between two requests is uvicorn's (keep-alive). Nor does it count when we are the ones who don't read.
 - A connection over the limits is reset at once. At this moment nobody knows what it is for, and of all
@@ -33,6 +35,7 @@ from typing import Any, Final, Literal
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bridge.gateway.answers import error_body
+from bridge.gateway.auth.reports import ReportKeys
 from bridge.gateway.connection import EXTENSION
 from bridge.gateway.limits import Connections
 from bridge.settings import Settings
@@ -64,7 +67,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     settings: Settings
     limit: Connections
-    """Both are set by `protocol_with`, the same for all connections of a server."""
+    report_keys: ReportKeys
+    """All are set by `protocol_with`, the same for all connections of a server."""
 
     last_answers = False
     """Set when the server goes away: each connection is closed after the answer under way, or the next one.
@@ -77,6 +81,7 @@ class GatewayProtocol(HttpToolsProtocol):
     """Changes whenever `_part` does, also when it is the same again."""
     _part_bytes = 0
     _body_bytes = 0
+    _is_report = False
     _begun = False
     """Whether the request has, with more than line ends."""
     _clock: asyncio.TimerHandle | None = None
@@ -121,6 +126,8 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if before is None and self._parts == parts:
             self._enter("head")  # line ends, which may stand before a request
+        if self._free:
+            self._part_bytes = 0
         most = 2 * self.settings.max_body_bytes + self.settings.max_head_bytes
         if self._part == "head" and self._head_is_large(self._part_bytes):
             return
@@ -158,6 +165,7 @@ class GatewayProtocol(HttpToolsProtocol):
             len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         ):
             return
+        self._is_report = self.parser.get_method() == b"POST" and self.report_keys.admit(self.headers)
         super().on_headers_complete()
         self._enter("body")
         if self.last_answers:
@@ -169,7 +177,10 @@ class GatewayProtocol(HttpToolsProtocol):
         return self._refused
 
     def on_body(self, body: bytes) -> None:
-        """A part of a request's body. Nothing of ours reads large ones, and most requests have none."""
+        """A part of a request's body. Only reports have large ones, and most requests have none."""
+        if self._free:
+            super().on_body(body)
+            return
         self._body_bytes += len(body)
         if self._refused:
             return
@@ -209,7 +220,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _overdue(self) -> None:
         self._clock = None
-        waits = self.flow.read_paused or (self._part == "head" and self._answering)
+        waits = self.flow.read_paused or self._free or (self._part == "head" and self._answering)
         if self.transport.is_closing():
             return
         if waits:
@@ -224,6 +235,11 @@ class GatewayProtocol(HttpToolsProtocol):
         """Whether an answer is under way, or still to be given."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
+
+    @property
+    def _free(self) -> bool:
+        """Whether a report's body is being read."""
+        return self._part == "body" and self._is_report and self._answering and not self._refused
 
     def _unsupported_upgrade_warning(self) -> None:
         """To a request to upgrade the answer is plain HTTP. The parser reads nothing of what follows it, so a
@@ -331,5 +347,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
 def protocol_with(settings: Settings, connections: Connections) -> type[GatewayProtocol]:
     """The protocol for one server; uvicorn makes its instances itself."""
-    members: dict[str, Any] = {"settings": settings, "limit": connections}
+    members: dict[str, Any] = {
+        "settings": settings,
+        "limit": connections,
+        "report_keys": ReportKeys(settings),
+    }
     return type("GatewayProtocol", (GatewayProtocol,), members)

@@ -130,11 +130,13 @@ def test_strange_tags_never_match(target: Running) -> None:
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("/tasks/bystander/events", {"GET", "HEAD"}),
+        ("/tasks/bystander/events", {"GET", "HEAD", "POST"}),
         ("/tasks/bystander/status", {"GET", "HEAD"}),
         ("/status/bystander", {"GET", "HEAD"}),
         ("/status", {"GET", "HEAD"}),
         ("/tasks/bystander/cancel", {"POST"}),
+        ("/tasks/bystander/end", {"POST"}),
+        ("/tasks/bystander", {"POST"}),
         ("/healthz", {"GET", "HEAD"}),
         ("/readyz", {"GET", "HEAD"}),
         ("/openapi.json", {"GET", "HEAD"}),
@@ -154,7 +156,7 @@ def test_wrong_methods(target: Running, path: str, allowed: set[str]) -> None:
 def test_unknown_paths(target: Running) -> None:
     """404 in JSON, without a redirect, also for what almost is one of ours."""
     for path in (
-        "/", "/tasks", "/tasks/", "/tasks/bystander", "/tasks/bystander/", "/tasks/bystander/events/",
+        "/", "/tasks", "/tasks/", "/tasks/bystander/", "/tasks/bystander/events/",
         "/tasks/bystander/status/", "/tasks//status", "/tasks/a%2Fb/status", "/tasks/../healthz", "//healthz",
         "/healthz/", "/HEALTHZ", "/status/", "/status/a/b", "/favicon.ico", "/tasks/bystander/%65vents/x",
         "/%2e%2e/%2e%2e/etc/passwd", "/%00", "/%ff", "/" + "a/" * 2000,

@@ -15,6 +15,7 @@ import pytest
 from bridge.codec import dumps
 from bridge.events import Chunk, Data, Progress
 from tests.credentials import SECRET, bearer, token
+from tests.gateway.reporter import ALLOWED, KEY
 from tests.gateway.running import Running, running
 from tests.gateway.writer import Writer
 
@@ -172,17 +173,17 @@ def settings(headers: dict[str, str], positions: list[str]) -> dict[str, Any]:
         ("jwt", "ann", {200, 204, 304, 400, 404, 405}),
         ("jwt", "bob", {200, 400, 404, 405}),
         ("jwt", "", {200, 400, 401, 405}),
+        ("none", "worker", {200, 400, 405, 409, 415}),
     ],
-    ids=["by anybody", "by the owner", "by another user", "without credentials"],
+    ids=["by anybody", "by the owner", "by another user", "without credentials", "by a worker"],
 )
 def test_the_api_is_what_it_says(
     redis_url: str, positions: list[str], auth: str, user: str, answers: set[int]
 ) -> None:
     """Every operation that the document has, in every task's state; all kinds of answers come."""
-    headers = bearer(token(sub=user)) if user else {}
-    with running(
-        redis_url, auth=auth, jwt_keys=SECRET, unknown_task_wait_seconds=0.01, longest_wait_seconds=0.01
-    ) as gateway:
+    headers = ALLOWED if user == "worker" else bearer(token(sub=user)) if user else {}
+    soon: dict[str, Any] = {"unknown_task_wait_seconds": 0.01, "longest_wait_seconds": 0.01}
+    with running(redis_url, auth=auth, jwt_keys=SECRET, report_keys=KEY, **soon) as gateway:
         found = attack(gateway, headers, positions)
         document = gateway.get("/openapi.json").json()
     assert found.wrong == []

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Self
 
 import redis
 
 from bridge.codec import encode
 from bridge.entries import Entry
-from bridge.events import Chunk, End, Event, Position
+from bridge.events import Chunk, End, Event, Position, Progress
 from bridge.settings import Settings
 from bridge.store.connect import keys_for
 from bridge.store.log import _entry, parse_message
+from bridge.store.piece import Ending, Piece
 from bridge.store.scripts import SCRIPTS, Answer, Call, Calls, run_pipeline, wire
 from bridge.view import View
 from tests.waiting import eventually
@@ -41,6 +43,7 @@ class Bench:
         self.calls = Calls(self.keys)
         self.epoch = 0
         self.lives = 0
+        self._reports = 0
         self._pubsub: Any = self.client.pubsub()
         self._pubsub.subscribe(self.keys.channel(task_id))
         eventually(lambda: self._pubsub.get_message(timeout=1.0))
@@ -116,6 +119,36 @@ class Bench:
         return self.run(
             self.calls.restore(self.task_id, token=token, attempt=attempt, events=wire(events), **arguments)
         )
+
+    def report(
+        self,
+        token: str,
+        *events: Event,
+        number: int = 0,
+        name: str = "",
+        part: tuple[int, int] = (0, 1),
+        whole: bool = True,
+        lease_ms: int | None = None,
+        end: str = "",
+        most: int = LIMIT,
+        limit: int = LIMIT,
+        truncated: bool = False,
+    ) -> Answer:
+        """What a gateway sends for a worker over HTTP. A request without a number or a name is a new one."""
+        self._reports += 1
+        lengths: Counter[str] = Counter()
+        content = 0
+        for event in events:
+            size = len(event.text.encode()) if isinstance(event, Chunk) else len(encode(event))
+            content += 0 if isinstance(event, Progress) else size
+            if isinstance(event, Chunk):
+                lengths[event.field] += size
+        data = encode(End(end)).partition(b',"length"')[0] + b"}" if end else b""
+        piece = Piece(
+            token, f"~{self._reports}", number, "" if number else name or f"n{self._reports}", *part, whole,
+            lease_ms, truncated, lengths, content, wire(events), Ending(end, "", data) if end else None,
+        )  # fmt: skip
+        return self.run(self.calls.report(self.task_id, piece, most=most, limit=limit))
 
     # What the environment does
 

@@ -30,6 +30,7 @@ from bridge.codec import dumps, encode
 from bridge.errors import CorruptLog, StoreError, StoreUnavailable
 from bridge.events import Event, Position
 from bridge.store.keys import Keys
+from bridge.store.piece import Ending, Piece
 
 _ABOUT_TASKS: Final = (
     "create",
@@ -41,6 +42,7 @@ _ABOUT_TASKS: Final = (
     "expire",
     "restore",
     "conclude",
+    "report",
 )
 NAMES: Final = (*_ABOUT_TASKS, "probe", "claim")
 
@@ -80,7 +82,8 @@ class Answer:
         applied: done. seen: was done before, or nothing to do. ended: the task is over (see `state`,
         `code`). fenced: a newer attempt has the task. lost: Redis has forgotten the task. gap: the batch
         number skips ahead of `batch`. full: the log would become too large. unknown: no such task.
-        alive: its lease is not over. late: the call lay about too long to be believed.
+        alive: its lease is not over. late: the call lay about too long to be believed. taken: by an attempt
+        that has a name. crowded: too many fields.
     position
         The newest event's.
     batch
@@ -93,6 +96,9 @@ class Answer:
         Of the task: whose it is ("" for nobody's), and when it was first heard of (ms since 1970).
     watchers
         How many subscribers of this server follow the task, usually gateways; -1 where that isn't said.
+    part, room, truncated, lease_ms
+        Of `report` only. How far its request has come, -1 when it is whole. full: how many bytes of content
+        there is room for, -1 when for nothing at all. Whether content of the attempt was left out. Its lease.
     """
 
     verdict: str
@@ -106,6 +112,10 @@ class Answer:
     owner: str = ""
     created_at: int = 0
     watchers: int = -1
+    part: int = 0
+    room: int = 0
+    truncated: bool = False
+    lease_ms: int = 0
 
     @classmethod
     def parse(cls, raw: Sequence[Any]) -> Answer:
@@ -114,9 +124,22 @@ class Answer:
         Raises `CorruptLog` for what only a damaged hash can have made a script say.
         """
         try:
-            verdict, epoch, seq, attempt, batch, cancel, state, code, now, owner, created_at, watchers = (
-                item.decode() if isinstance(item, bytes) else str(item) for item in raw
-            )
+            (
+                verdict,
+                epoch,
+                seq,
+                attempt,
+                batch,
+                cancel,
+                state,
+                code,
+                now,
+                owner,
+                created_at,
+                watchers,
+                *more,
+            ) = (item.decode() if isinstance(item, bytes) else str(item) for item in raw)
+            part, room, truncated, lease_ms = more or ("0", "0", "0", "0")
             return cls(
                 verdict,
                 Position(int(epoch), int(seq)),
@@ -129,6 +152,10 @@ class Answer:
                 owner,
                 int(created_at),
                 int(watchers),
+                int(part),
+                int(room),
+                truncated == "1",
+                int(lease_ms),
             )
         except (TypeError, ValueError) as error:
             raise CorruptLog(f"a script's answer can't be read: {error}") from error
@@ -254,6 +281,18 @@ class Calls:
     def claim(self, name: str, holder: str, lease_ms: int) -> Call:
         """Take or keep the lease that the key of that name stands for; 0 gives it back. Has no `Answer`."""
         return Call(SCRIPTS["claim"], (name,), (holder, lease_ms))
+
+    def report(self, task_id: str, piece: Piece, *, most: int, limit: int) -> Call:
+        """A piece of what a worker says over HTTP. An attempt may have `most` bytes of content, a log
+        `limit`.
+        """
+        end = piece.end or Ending("", "", b"{}")
+        lease = "" if piece.lease_ms is None else piece.lease_ms
+        return self._call(
+            "report", task_id, piece.token, piece.own_token, piece.number, piece.name, piece.start,
+            piece.stop, int(piece.whole), lease, most, limit, int(piece.truncated),
+            dumps(dict(piece.lengths)), piece.content, end.state, end.code, end.data, *piece.events,
+        )  # fmt: skip
 
     def probe(self, name: str, message: bytes) -> Call:
         """Write to the key of that name, and publish on the channel of that name. Has no `Answer`."""

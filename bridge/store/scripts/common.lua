@@ -99,13 +99,20 @@ local function emit_reset(reason)
   emit('reset', '{"reason":"' .. reason .. '","attempt":' .. num(task.attempt) .. '}')
 end
 
--- Before somebody appends who isn't the worker: where ids could be given again, the same log in a new epoch.
-local function secure_ids()
-  if not moved() then return end
+-- The same log in a new epoch, but for the events of the kind `without`.
+local function rewrite(reason, without)
   local entries = redis.call('XRANGE', LOG, '-', '+')
   new_epoch(0)
-  emit_reset('log_lost')
-  for _, entry in ipairs(entries) do append(entry[2][2], entry[2][4]) end
+  emit_reset(reason)
+  for _, entry in ipairs(entries) do
+    local kind, data = entry[2][2], entry[2][4]
+    if kind ~= without then append(kind, data) end
+  end
+end
+
+-- Before somebody appends who isn't the worker: where ids could be given again, the same log in a new epoch.
+local function secure_ids()
+  if moved() then rewrite('log_lost', '') end
 end
 
 -- An end that no worker wrote. Code '' means: no error. Both texts stand between quotes as they are.
@@ -195,6 +202,42 @@ end
 local function lease_until(lease_ms)
   if tonumber(lease_ms) == 0 then return 0 end -- 0: no lease, nobody declares this task lost
   return NOW + tonumber(lease_ms)
+end
+
+-- An attempt begins, or doesn't: the rules of `open`, which stand there. The verdict.
+local function begin(token, lease, room)
+  if KNOWN then
+    if is_current(token) then
+      if ended() then return 'ended' end
+      return 'seen'
+    end
+    if was_superseded(token) then return 'fenced' end
+    if task.cancel == 1 then
+      if not ended() then
+        secure_ids()
+        emit_end('cancelled', '', '')
+      end
+      return 'ended'
+    end
+  end
+
+  if not KNOWN then
+    new_epoch(0)
+    set('created', NOW)
+    set('cancel', 0)
+    set('tokens', '')
+    take_over(token, 1, lease)
+  elseif task.state == 'queued' and task.token == '' and not moved() then
+    take_over(token, task.attempt + 1, lease)
+  else
+    if ended() or moved() or task.bytes > tonumber(room) then new_epoch(0) end
+    take_over(token, task.attempt + 1, lease)
+    emit_reset('retry')
+  end
+  set('state', 'running')
+  set('started', NOW)
+  emit_state()
+  return 'applied'
 end
 
 -- Append the events in ARGV[first], ARGV[first + 1] …: kind, data, kind, data …
