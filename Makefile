@@ -13,6 +13,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.installed
+SYNAPSE := .venv-synapse
+SYNAPSE_LOCK := tests/sinks/matrix/synapse.lock
+SYNAPSE_STAMP := $(SYNAPSE)/.installed
 JS := tests/js
 JS_STAMP := $(JS)/node_modules/.installed
 # More options for pytest, as in: make test ARGS="-k merge -x"
@@ -51,6 +54,15 @@ $(JS_STAMP): $(JS)/package-lock.json
 	    (cd $(JS) && npm ci --no-audit --no-fund --loglevel=error >/dev/null && touch node_modules/.installed) \
 	        || echo "npm ci failed in $(JS): the tests that need its packages are skipped." >&2; \
 	fi
+
+.PHONY: synapse
+synapse: $(SYNAPSE_STAMP) ## install a Matrix homeserver for the tests that need one (240 MB)
+
+# In an environment of its own: what it pins mustn't decide what we are tested with.
+$(SYNAPSE_STAMP): $(SYNAPSE_LOCK)
+	$(PYTHON) -m venv $(SYNAPSE)
+	$(SYNAPSE)/bin/python -m pip install --quiet --require-hashes -r $(SYNAPSE_LOCK)
+	@touch $@
 
 .PHONY: test
 test: $(STAMP) $(JS_STAMP) ## all tests (ARGS="-k merge -x" goes to pytest)
@@ -111,5 +123,6 @@ lock: ## renew requirements.lock with the newest versions
 
 .PHONY: clean
 clean: ## remove the environment and all that was built
-	rm -rf $(VENV) $(BENCH) $(JS)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(SYNAPSE) $(JS)/node_modules build dist
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find bridge tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@
     ├── SettingsError                 a setting, flag or environment variable is wrong
     ├── StoreError                    Redis
     │   ├── StoreUnavailable          it can't be reached now; the same call may work later
+    │   ├── LeaseLost                 somebody else does by now what this process had taken on
     │   └── CorruptLog                a log or a message holds what no writer of ours writes
     ├── AccessError                   whether a request may see a task
     │   ├── Unauthenticated           its credentials are missing, or not valid, or not any more
@@ -18,6 +19,9 @@
     ├── EmbeddedServerError           the embedded server could not be started
     ├── LinkDown                      the gateway's pub/sub link dropped while it was needed
     ├── CommandError                  `bridge run` could not start its command
+    ├── SinkError                     showing a task somewhere else
+    │   ├── SinkUnavailable           the target can't be reached, or has too much to do: it may work later
+    │   └── SinkRefused               the target refuses, and would refuse again
     ├── StreamTooLarge                a line or an event of an event stream is over the reader's limit
     └── ClientError                   talking to a gateway
         ├── GatewayUnavailable        not reachable, or it answered 5xx/429: try again later
@@ -71,6 +75,10 @@ class StoreUnavailable(StoreError):
     """Redis can't be reached at this moment; the same call may work later."""
 
 
+class LeaseLost(StoreError):
+    """What this process did, another has taken over; nothing more may come from here."""
+
+
 class CorruptLog(StoreError):
     """A log entry or a published message is not what any of our writers writes."""
 
@@ -106,6 +114,29 @@ class LinkDown(BridgeError):
 
 class CommandError(BridgeError):
     """A command that was to be run could not be started."""
+
+
+class SinkError(BridgeError):
+    """A task can't be shown where it should be."""
+
+
+class SinkUnavailable(SinkError):
+    """The target can't take it at this moment. retry_seconds: what it asks for, 0 for nothing. limited: it
+    says that it has not done what it was asked to, because there was too much of it.
+    """
+
+    def __init__(self, message: str, retry_seconds: float = 0.0, *, limited: bool = False) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+        self.limited = limited
+
+
+class SinkRefused(SinkError):
+    """The target refuses; repeating it is useless. code: the target's own word for why."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StreamTooLarge(BridgeError):

@@ -59,7 +59,13 @@ class Settings:
         wrong=checks.wrong_prefix,
     )
     gateway_url: str = _setting(
-        "http://127.0.0.1:8620", "Where `bridge tail`, `status` and `cancel` find the gateway."
+        "http://127.0.0.1:8620", "Where `bridge tail`, `status`, `cancel` and `matrix` find the gateway."
+    )
+    matrix_homeserver: str = _setting(
+        "", "Where `bridge matrix` finds the homeserver, such as `https://matrix.example.org`."
+    )
+    matrix_token: str = _setting(
+        "", "The access token of the user as whom `bridge matrix` writes.", secret=True
     )
 
     ticket: str = _setting(

@@ -14,6 +14,7 @@ import bridge
 from bridge.gateway.app import Gateway
 from bridge.gateway.counts import Counts
 from bridge.settings import Settings
+from bridge.store.notes import Notes
 from bridge.worker import process
 from tests.gateway.running import running
 from tests.servers import RedisProcess
@@ -99,5 +100,23 @@ def test_the_user_of_the_page_may_do_all_that_is_needed(server: RedisProcess) ->
             eventually(lambda: not task.report_progress())
         view = gateway.get("/tasks/job/status").json()
     assert (view["state"], view["text"]) == ("cancelled", "before after")
+    assert client.execute_command("ACL", "LOG") == []
+    client.close()
+
+
+async def test_what_a_sink_needs_beyond_that(server: RedisProcess) -> None:
+    """With the two rights more that the page names, a sink can take leases and keep notes."""
+    (command,) = [line.split() for line in PAGE.read_text().splitlines() if "ACL SETUSER" in line]
+    (more,) = re.findall(r"`bridge matrix` needs `([^`]+)` as well", PAGE.read_text())
+    client: Any = server.client()
+    client.execute_command(*command, *more.split())
+    url = server.url.replace("redis://", "redis://bridge:secret@")
+    async with Notes(Settings(redis_url=url)) as notes:
+        hold = await notes.take("matrix:a")
+        assert hold is not None
+        async with hold:
+            await hold.write(b"x")
+        await notes.write("matrix-bot:a", b"y")
+        assert await notes.read("matrix:a") == b"x"
     assert client.execute_command("ACL", "LOG") == []
     client.close()

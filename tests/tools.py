@@ -21,6 +21,9 @@ import pytest
 JS = Path(__file__).parent / "js"
 """Scripts for node; `make test` installs their packages here."""
 
+SYNAPSE = Path(__file__).parent.parent / ".venv-synapse"
+"""A Matrix homeserver, which `make synapse` installs."""
+
 # Daemons live where a normal user's PATH doesn't look, and programs from the lock file in our environment.
 _SEARCH_PATH = os.pathsep.join(
     [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", str(Path(sys.executable).parent)]
@@ -34,6 +37,8 @@ _PROGRAM_NAMES = {
 _FILES = {
     "aimock": (JS / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js",),
     "eventsource": (JS / "node_modules" / "eventsource" / "package.json",),
+    # A file that is written when the installation is complete.
+    "synapse": (SYNAPSE / ".installed",),
     "react-types": (JS / "node_modules" / "@types" / "react" / "package.json",),
     "typescript": (JS / "node_modules" / "typescript" / "package.json",),
     "yaml": (JS / "node_modules" / "yaml" / "package.json",),

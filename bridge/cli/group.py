@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "tail": "bridge.cli.watch",
     "status": "bridge.cli.watch",
     "cancel": "bridge.cli.watch",
+    "matrix": "bridge.cli.matrix",
     "ticket": "bridge.cli.ticket",
     "settings": "bridge.cli.settings",
 }

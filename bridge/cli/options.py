@@ -29,13 +29,16 @@ WORKER: Final = (
     "create_timeout_seconds",
 )
 
-_OTHERS: Final = {*WORKER, "gateway_url"} - {*STORE, *LOG}
+MATRIX: Final = ("matrix_homeserver",)
+
+_OTHERS: Final = {*WORKER, *MATRIX, "gateway_url"} - {*STORE, *LOG}
 
 SECRETS: Final = tuple(name for name, one in SETTINGS.items() if one.metadata["secret"])
 """They are no options: a command line can be read by everybody on the machine, and stays in the history."""
 
 GATEWAY: Final = tuple(name for name in SETTINGS if name not in {*_OTHERS, *SECRETS})
-"""All that isn't a worker's alone: a new setting is the gateway's until somebody says otherwise."""
+"""All that isn't a worker's or a sink's alone: a new setting is the gateway's until somebody says otherwise.
+"""
 
 
 def flag(one: Field[Any]) -> str:

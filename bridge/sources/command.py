@@ -23,9 +23,11 @@ import os
 import signal
 import struct
 import subprocess
+import tempfile
 import termios
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Final
 
 from bridge.errors import CommandError
@@ -47,13 +49,17 @@ class Command:
         arguments: Sequence[str],
         *,
         environ: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
         tee: Callable[[bytes], Awaitable[None]] | None = None,
         grace_seconds: float = GRACE_SECONDS,
         linger_seconds: float = LINGER_SECONDS,
     ) -> None:
-        """`tee` is given all output, byte for byte, and slows the command down while it waits."""
+        """`stdin` is what the command reads; None: what this process would read. `tee` is given all output,
+        byte for byte, and slows the command down while it waits.
+        """
         self._arguments = list(arguments)
         self._environ = {**(os.environ if environ is None else environ), "PYTHONUNBUFFERED": "1"}
+        self._stdin = stdin
         self._tee = tee
         self._grace = grace_seconds
         self._linger = linger_seconds
@@ -113,14 +119,20 @@ class Command:
     def _start(self) -> subprocess.Popen[bytes]:
         name = self._arguments[0]
         try:
-            process = subprocess.Popen(
-                self._arguments,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=self._environ,
-                bufsize=0,
-                start_new_session=True,
-            )
+            # A file, and no pipe: nobody has to stand by and fill it while the command runs.
+            with tempfile.TemporaryFile() if self._stdin is not None else nullcontext() as stdin:
+                if stdin is not None and self._stdin is not None:
+                    stdin.write(self._stdin)
+                    stdin.seek(0)
+                process = subprocess.Popen(
+                    self._arguments,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=self._environ,
+                    bufsize=0,
+                    start_new_session=True,
+                )
         except FileNotFoundError as error:
             raise CommandError(f"command not found: {name}") from error
         except (OSError, ValueError) as error:

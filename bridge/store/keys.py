@@ -49,3 +49,11 @@ class Keys:
     def probe(self, gateway: str) -> str:
         """The pub/sub channel on which a gateway sends messages to itself, and the hash that it writes to."""
         return f"{self.prefix}probe:{gateway}:{self.database}"
+
+    def note(self, name: str) -> str:
+        """What a sink keeps of something that it does; `name` is of letters, digits, `-` and `:`."""
+        return f"{self.prefix}note:{{{name}}}"
+
+    def note_lease(self, name: str) -> str:
+        """Which process does that now."""
+        return f"{self.prefix}note:{{{name}}}:lease"

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bridge.cli import main
-from bridge.cli.options import GATEWAY, SECRETS, SETTINGS, WORKER, flag
+from bridge.cli.options import GATEWAY, MATRIX, SECRETS, SETTINGS, WORKER, flag
 from bridge.settings import Settings, default_text, env_name, file_name
 
 
@@ -31,12 +31,14 @@ def test_every_setting_is_an_option_of_some_command() -> None:
     """No setting can be given in the environment only, but secrets, which a command line would show to
     everybody on the machine; `gateway_url` is `--gateway` where it is used.
     """
-    assert {*WORKER, *GATEWAY, *SECRETS} == set(SETTINGS) - {"gateway_url"}
-    assert not {*WORKER, *GATEWAY} & set(SECRETS)
+    assert {*WORKER, *GATEWAY, *MATRIX, *SECRETS} == set(SETTINGS) - {"gateway_url"}
+    assert not {*WORKER, *GATEWAY, *MATRIX} & set(SECRETS)
     assert {"ticket_keys", "jwt_keys"} <= set(SECRETS)
 
 
-@pytest.mark.parametrize(("command", "names"), [("serve", GATEWAY), ("run", WORKER), ("publish", WORKER)])
+@pytest.mark.parametrize(
+    ("command", "names"), [("serve", GATEWAY), ("run", WORKER), ("publish", WORKER), ("matrix", MATRIX)]
+)
 def test_options_are_made_from_the_settings(command: str, names: tuple[str, ...]) -> None:
     """Help, default and variables of an option are those of its setting."""
     found = options(command)

@@ -334,3 +334,13 @@ async def test_a_command_that_can_not_start(arguments: list[str], said: str) -> 
     with nothing_left(), pytest.raises(CommandError) as caught:
         await anext(Command(arguments).events())
     assert str(caught.value) == said
+
+
+async def test_what_a_command_reads() -> None:
+    """It can be given, of any size, and no shell sees it; a command that reads nothing isn't waited for."""
+    question = "$(ls) é\n" * 50_000
+    source = Command(["cat"], stdin=question.encode())
+    text = "".join([event.text async for event in source.events() if isinstance(event, Chunk)])
+    assert text == question
+    ignoring = Command(["true"], stdin=question.encode())
+    assert [event async for event in ignoring.events()] == [End("succeeded", result={"exit_code": 0})]

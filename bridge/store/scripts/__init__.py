@@ -1,9 +1,9 @@
 """The scripts that write: one fact, one writer, one atomic step each. Beside this file, in Lua.
 
 `common.lua` stands in front of each script that is about a task, and these answer alike (`Answer`). The
-gateways' `probe` and `claim` are about none. The constructors below are the only place that knows the order
-of a script's arguments; what they return is a `Call`, which the gateway runs through `bridge.store.log.Store`
-and the worker's pump puts into pipelines with `run_pipeline`.
+gateways' `probe` and `claim` and the sinks' `hold` are about none. The constructors below are the only place
+that knows the order of a script's arguments; what they return is a `Call`, which the gateway runs through
+`bridge.store.log.Store` and the worker's pump puts into pipelines with `run_pipeline`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _ABOUT_TASKS: Final = (
     "conclude",
     "report",
 )
-NAMES: Final = (*_ABOUT_TASKS, "probe", "claim")
+NAMES: Final = (*_ABOUT_TASKS, "probe", "claim", "hold")
 
 MAX_JOINED_BYTES: Final = 16 * 1024 * 1024
 """What `open` assumes that one attempt may write, if it isn't told."""
@@ -297,6 +297,14 @@ class Calls:
     def probe(self, name: str, message: bytes) -> Call:
         """Write to the key of that name, and publish on the channel of that name. Has no `Answer`."""
         return Call(SCRIPTS["probe"], (name,), (name, message))
+
+    def hold(self, name: str, token: str, lease_ms: int, note: bytes | None = None) -> Call:
+        """Take or prolong the lease of that name, or, with 0, give it back; and note something. Answers
+        whether the lease is, or was, `token`'s, and the note.
+        """
+        keys = (self.keys.note_lease(name), self.keys.note(name))
+        args = (token, lease_ms, self.keys.live_ttl_ms)
+        return Call(SCRIPTS["hold"], keys, args if note is None else (*args, note))
 
 
 def wire(events: Sequence[Event]) -> list[bytes | str]:
