@@ -119,7 +119,7 @@ EMPTY = sse(chunk({"role": "assistant", "content": ""}))
         (patient(first_token_seconds=SOON), Answer(mute=True), ""),
         (patient(first_token_seconds=SOON), Answer([PING, EMPTY], then="hold"), ""),
         (patient(between_tokens_seconds=SOON), Answer([HELLO], then="hold"), "Hello"),
-        (patient(total_seconds=SOON), Answer([HELLO], then="hold"), "Hello"),
+        (patient(total_seconds=10 * SOON), Answer([HELLO], then="hold"), "Hello"),
     ],
     ids=["nothing", "no token", "no further token", "in all"],
 )
