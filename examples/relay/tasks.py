@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from celery import Celery
 from models import models
@@ -11,16 +10,23 @@ from models import models
 import bridge
 from bridge.sources.llm import Request
 from bridge.sources.relay import relay_sync
+from bridge.worker.adapters.celery import install
 
 BROKER = os.environ.get("BROKER_URL", "redis://127.0.0.1:6379/1")
 
 app = Celery("relay", broker=BROKER, backend=BROKER)
+install(app)
 MODELS = models()
 
 
-@app.task(bind=True)
-def answer(self: Any, messages: list[dict[str, str]]) -> dict[str, Any]:
+class ModelFailed(Exception):
+    """No model gave a whole answer. Its text is a sentence that may be shown."""
+
+
+@app.task
+def answer(messages: list[dict[str, str]]) -> str:
     """What Celery keeps is what old clients poll; whoever watches the bridge sees it grow."""
-    with bridge.task(self.request.id) as task:
-        outcome = relay_sync(task, MODELS.events(Request(messages)))
-    return {"state": outcome.state, "text": outcome.text, "error": outcome.error}
+    outcome = relay_sync(bridge.current_task(), MODELS.events(Request(messages)))
+    if outcome.error:
+        raise ModelFailed(outcome.error["message"])
+    return outcome.text

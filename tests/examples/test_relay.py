@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,27 +91,51 @@ def test_a_cancel_stops_the_model(mock: Process, redis_url: str, redis_client: r
     eventually(lambda: mock.connections() == 0)
 
 
-def test_a_question_in_celery(mock: Process, redis_url: str, redis_client: redis.Redis) -> None:
-    """The task on the bridge has Celery's id, and both say the same at the end."""
+@contextmanager
+def celery(redis_url: str, **more: str) -> Iterator[Callable[[str], tuple[str, str, str]]]:
+    """A worker of the example's; the value asks it, and gives the task's id, Celery's state and result."""
     # What a broker keeps for ever is its own business.
     broker = redis_url.removesuffix("/0") + "/1"
-    here: dict[str, Any] = {"cwd": EXAMPLE, "env": env(redis_url, BROKER_URL=broker, **anthropic(mock))}
-    question = [{"role": "user", "content": "greet"}]
-    code = f"from tasks import answer; r = answer.delay({question}); print(r.id, r.get(30)['text'])"
-    options = ["--pool=threads", "-c", "1", "-l", "error"]
+    here: dict[str, Any] = {"cwd": EXAMPLE, "env": env(redis_url, BROKER_URL=broker, **more)}
+
+    def ask(question: str) -> tuple[str, str, str]:
+        code = f"""if True:
+            from tasks import answer
+            asked = answer.delay([{{"role": "user", "content": {question!r}}}])
+            text = asked.get(30, propagate=False)
+            print(asked.id, asked.state, text)
+        """
+        command = [sys.executable, "-c", code]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, **here).stdout.strip()
+        task_id, state, text = said.split(" ", 2)
+        return task_id, state, text
+
+    options = ["--pool=threads", "-c", "1", "-l", "critical"]
     with subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "tasks", "worker", *options], **here
     ) as worker:
         try:
-            said = subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True, check=True, **here
-            )
+            yield ask
         finally:
             worker.terminate()
             worker.wait(20)
-    task_id, _, text = said.stdout.strip().partition(" ")
+
+
+def test_a_question_in_celery(mock: Process, redis_url: str, redis_client: redis.Redis) -> None:
+    """The task on the bridge has Celery's id, and both say the same at the end."""
+    with celery(redis_url, **anthropic(mock)) as ask:
+        task_id, state, text = ask("greet")
+        assert (state, text) == ("SUCCESS", TEXT)
+        assert (read_view(redis_client, task_id).text, end_of(redis_client, task_id).state) == (
+            TEXT, "succeeded"
+        )  # fmt: skip
+        task_id, state, text = ask("disconnect")
     view = read_view(redis_client, task_id)
-    assert (view.text, view.state) == (text, "succeeded") == (TEXT, "succeeded")
+    assert (state, view.state) == ("FAILURE", "failed")
+    assert view.error is not None
+    assert (view.error["code"], view.error["message"]) == ("interrupted", text)
+    assert view.text
+    assert (TEXT * 20).startswith(view.text)
 
 
 def test_the_files_are_short() -> None:
