@@ -17,6 +17,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,22 +29,26 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.errors import AccessError, AuthUnavailable, InvalidTaskId, TooMany
-from bridge.events import check_task_id
+from bridge.events import START, Position, check_task_id
 from bridge.gateway import control, ingest, ops, web
 from bridge.gateway.addresses import Proxies
 from bridge.gateway.answers import HANDLERS
 from bridge.gateway.auth import Action, Door, Visitor, hide_ticket
 from bridge.gateway.auth.reports import ReportKeys
+from bridge.gateway.connection import Connection, connection_of
 from bridge.gateway.cors import with_cors
 from bridge.gateway.counts import Counts
 from bridge.gateway.hub import Hub
-from bridge.gateway.limits import Connections, Gate, Kind
+from bridge.gateway.limits import Connections, Gate, Kind, Places
 from bridge.gateway.metrics import CountAnswers, Metrics
 from bridge.gateway.record import turned_away
 from bridge.gateway.status import status
 from bridge.gateway.stream import stream
-from bridge.gateway.wire import after_text, come_back
+from bridge.gateway.wire import after_text, come_back, empty, parse_after
 from bridge.settings import Settings
+
+_LATER: Final = "bridge.later"
+"""Where in the ASGI scope an endpoint leaves what is to be done when all around it has returned."""
 
 Handler = Callable[[Hub, Request], Awaitable[Response]]
 TaskHandler = Callable[[Hub, Visitor, str, Request], Awaitable[Response]]
@@ -82,18 +88,21 @@ class Gateway(Starlette):
         self.router.redirect_slashes = False
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Starlette's, and CORS around it. A ticket in the URL is out of sight for all that follows, access
-        logs too, which find the client's own address behind proxies that are trusted.
+        """Starlette's, then what it leaves for later, and CORS around all. A ticket in the URL is out of
+        sight for what follows, access logs too, which find the client's own address behind trusted proxies.
         """
-        app = with_cors(super().build_middleware_stack(), self.settings)
+        app = super().build_middleware_stack()
 
-        # No coroutine of its own: each would be passed through with every event of every stream.
-        def begin(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        async def begin(scope: Scope, receive: Receive, send: Send) -> None:
             hide_ticket(scope)
             self._proxies.reveal(scope)
-            return app(scope, receive, send)
+            later: list[Callable[[Send], Awaitable[None]]] = []
+            scope[_LATER] = later
+            await app(scope, receive, send)
+            if later:
+                await later.pop()(send)
 
-        return begin
+        return with_cors(begin, self.settings)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -160,27 +169,54 @@ class Gateway(Starlette):
 
 
 class _Stream:
-    """The streams' endpoint, as an ASGI application of its own."""
+    """The streams' endpoint, as an ASGI application of its own. It decides, and leaves the long rest for
+    later: what waits within a dozen coroutines of Starlette's keeps them all, and a stream waits most of
+    its life.
+    """
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, hub = Request(scope), self._gateway.running_hub()
-        task_id = named_task(request)
+        task_id, after = named_task(request), parse_after(after_text(request))
         # What will pass is said with 200: EventSource gives up on other answers. A 401 is meant to stop it.
         try:
             visitor = await self._gateway.admit(request, task_id, "read", "stream")
-            with self._gateway.gate.place(address_of(request), visitor):
-                await stream(hub, visitor, task_id, request, receive, send)
         except (AccessError, TooMany) as error:
-            turned_away(hub.counts, task_id, "refused", resumed=bool(after_text(request)))
+            turned_away(hub.counts, task_id, "refused", resumed=after != START)
             if isinstance(error, TooMany):
                 await come_back(send, str(error), error.retry_seconds)
             elif isinstance(error, AuthUnavailable):
                 await come_back(send, str(error))
             else:
                 raise
+            return
+        if request.method == "HEAD":
+            await empty(send)
+            return
+        places = self._gateway.gate.place(address_of(request), visitor)
+        connection = connection_of(scope)
+
+        scope[_LATER].append(partial(_live, places, hub, visitor, task_id, after, connection, receive))
+
+
+async def _live(
+    places: Places,
+    hub: Hub,
+    visitor: Visitor,
+    task_id: str,
+    after: Position,
+    connection: Connection,
+    receive: Receive,
+    send: Send,
+) -> None:
+    try:
+        with places:
+            await stream(hub, visitor, task_id, after, connection, receive, send)
+    except TooMany as error:
+        turned_away(hub.counts, task_id, "refused", resumed=after != START)
+        await come_back(send, str(error), error.retry_seconds)
 
 
 class _Report:

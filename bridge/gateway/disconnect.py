@@ -7,8 +7,7 @@ way that nobody knows the end of, one task does nothing but receive.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Final, Protocol
 
 from starlette.types import Receive
@@ -25,24 +24,32 @@ class Watched(Protocol):
         """The client is gone."""
 
 
-@asynccontextmanager
-async def watching(connection: Connection, receive: Receive, follower: Watched) -> AsyncIterator[None]:
-    """For the length of the block, the follower is told when its client is gone."""
-    if connection.when_gone(follower.disconnected):
-        yield
-        return
+class Watching:
+    """For the length of an `async with` block, the follower is told when its client is gone."""
 
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
+    __slots__ = ("_connection", "_follower", "_receive", "_task")
+
+    def __init__(self, connection: Connection, receive: Receive, follower: Watched) -> None:
+        self._connection = connection
+        self._receive = receive
+        self._follower = follower
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        """Begin."""
+        if not self._connection.when_gone(self._follower.disconnected):
+            self._task = asyncio.create_task(self._watch(), name="bridge disconnect watch")
+
+    async def __aexit__(self, *_: object) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        follower.disconnected()
-
-    task = asyncio.create_task(watch(), name="bridge disconnect watch")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+        self._follower.disconnected()
 
 
 async def cut_off(connection: Connection) -> None:

@@ -20,8 +20,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from time import monotonic
 from typing import Final, Protocol
 
@@ -52,6 +52,26 @@ class Poll(Follower, Protocol):
 
     async def changed(self) -> None:
         """Wait until `wake` or `offer` is called."""
+
+
+class Attached:
+    """What `Hub.attach` gives. A generator would do, but is three times as large, and each stream has one."""
+
+    __slots__ = ("_channel", "_follower", "_hub", "_task_id")
+
+    def __init__(self, hub: Hub, task_id: str, follower: Follower) -> None:
+        self._hub = hub
+        self._task_id = task_id
+        self._follower = follower
+
+    def __enter__(self) -> Channel:
+        """Come."""
+        self._channel = self._hub.enter(self._task_id, self._follower)
+        return self._channel
+
+    def __exit__(self, *_: object) -> None:
+        """Leave."""
+        self._hub.leave(self._channel, self._follower)
 
 
 class Hub:
@@ -95,9 +115,12 @@ class Hub:
         """Whether the link to Redis is up, and its lag in seconds (see `Audit.lag`)."""
         return self._link.is_up, self._audit.lag
 
-    @contextmanager
-    def attach(self, task_id: str, follower: Follower) -> Iterator[Channel]:
-        """Follow a task for the length of a `with` block; the channel is made, or found, and kept."""
+    def attach(self, task_id: str, follower: Follower) -> Attached:
+        """Follow a task for the length of a `with` block, which gets its channel."""
+        return Attached(self, task_id, follower)
+
+    def enter(self, task_id: str, follower: Follower) -> Channel:
+        """A follower comes; the channel is made, or found, and kept as long as it doesn't `leave`."""
         channel = self._channels.get(task_id)
         if channel is None:
             channel = Channel(task_id, self._due.put_nowait, self.counts)
@@ -107,14 +130,15 @@ class Hub:
         channel.followers.add(follower)
         self._open += 1
         self._quiet.clear()
-        try:
-            yield channel
-        finally:
-            channel.followers.discard(follower)
-            channel.idle_since = monotonic()
-            self._open -= 1
-            if not self._open:
-                self._quiet.set()
+        return channel
+
+    def leave(self, channel: Channel, follower: Follower) -> None:
+        """One that came leaves."""
+        channel.followers.discard(follower)
+        channel.idle_since = monotonic()
+        self._open -= 1
+        if not self._open:
+            self._quiet.set()
 
     async def fresh(self, channel: Channel, poll: Poll, seen: Position = START) -> None:
         """Wait until what the channel holds can be trusted. Costs nothing, and no Redis, in health.

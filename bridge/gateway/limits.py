@@ -27,8 +27,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import Final, Literal
 
@@ -40,6 +39,9 @@ from bridge.errors import TooMany
 from bridge.gateway.addresses import Networks, machine, parse_address
 from bridge.gateway.auth.visitor import ANYBODY, Visitor
 from bridge.settings import Settings
+
+Place = tuple[str, str]
+"""A limit's setting, and whose: an address, a principal, or "" for all."""
 
 Kind = Literal["stream", "poll", "report"]
 
@@ -177,7 +179,7 @@ class Gate:
             "poll": ("polls_per_second", _item("poll", settings.polls_per_second)),
             "report": ("reports_per_second", _item("report", settings.reports_per_second)),
         }
-        self._taken: Counter[tuple[str, str]] = Counter()
+        self._taken: Counter[Place] = Counter()
         self.refused: Counter[str] = Counter()
 
     @property
@@ -197,27 +199,53 @@ class Gate:
         left = self._limiter.get_window_stats(item, who).reset_time - self._clock()
         raise TooMany("too many requests from your address", limit, max(1, math.ceil(left)))
 
-    @contextmanager
-    def place(self, address: str, visitor: Visitor) -> Iterator[None]:
-        """Hold a stream's places for the length of a `with` block. Raises `TooMany` when one is not free."""
+    def place(self, address: str, visitor: Visitor) -> Places:
+        """A stream's places, to be held for the length of a `with` block, which raises `TooMany` when one of
+        them is not free.
+        """
         settings = self._settings
         places = {("max_streams", ""): settings.max_streams}
         if who := _limited(address, self._unlimited):
             places["max_streams_per_address", who] = settings.max_streams_per_address
         if visitor.principal != ANYBODY.principal:
             places["max_streams_per_principal", visitor.principal] = settings.max_streams_per_principal
+        return Places(self, places)
+
+    def take(self, places: Mapping[Place, int]) -> tuple[Place, ...]:
+        """Take all of these, each of so many, or none. Raises `TooMany` when one is not free."""
         for (limit, whose), most in places.items():
             if _full(self._taken[limit, whose], most):
                 self.refused[limit] += 1
                 raise TooMany(_FULL[limit], limit, FULL_SECONDS)
         self._taken.update(places.keys())
-        try:
-            yield
-        finally:
-            self._taken.subtract(places.keys())
-            for place in places:
-                if not self._taken[place]:
-                    del self._taken[place]
+        return tuple(places)
+
+    def give_back(self, places: Iterable[Place]) -> None:
+        """What was taken is free again."""
+        for place in places:
+            self._taken[place] -= 1
+            if not self._taken[place]:
+                del self._taken[place]
+
+
+class Places:
+    """What `Gate.place` gives."""
+
+    __slots__ = ("_gate", "_places", "_wanted")
+
+    def __init__(self, gate: Gate, wanted: Mapping[Place, int]) -> None:
+        self._gate = gate
+        self._wanted = wanted
+        self._places: tuple[Place, ...] = ()
+
+    def __enter__(self) -> None:
+        """Take them."""
+        self._places = self._gate.take(self._wanted)
+        self._wanted = {}
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        self._gate.give_back(self._places)
 
 
 def _limited(address: str, unlimited: Networks) -> str:

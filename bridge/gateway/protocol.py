@@ -70,26 +70,45 @@ class GatewayProtocol(HttpToolsProtocol):
     report_keys: ReportKeys
     """All are set by `protocol_with`, the same for all connections of a server."""
 
-    last_answers = False
-    """Set when the server goes away: each connection is closed after the answer under way, or the next one.
-    A client that is told to come back would else come back over the same connection, to the same gateway.
-    """
+    # Instances share the keys of their dicts up to thirty; without slots each would be a KB larger.
+    __slots__ = (
+        "_begun",
+        "_body_bytes",
+        "_clock",
+        "_clock_part",
+        "_gone",
+        "_is_report",
+        "_part",
+        "_part_bytes",
+        "_parts",
+        "_place",
+        "_refused",
+        "_tell",
+        "last_answers",
+    )
 
-    _part: Literal["head", "body", None] = "head"
-    """Of which part of a request something is missing; None between two requests."""
-    _parts = 0
-    """Changes whenever `_part` does, also when it is the same again."""
-    _part_bytes = 0
-    _body_bytes = 0
-    _is_report = False
-    _begun = False
-    """Whether the request has, with more than line ends."""
-    _clock: asyncio.TimerHandle | None = None
-    _clock_part = 0
-    _refused = False
-    _place: str | None = None
-    _tell: Callable[[], None] | None = None
-    _gone = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Called by uvicorn's server, with what its protocols take."""
+        super().__init__(*args, **kwargs)
+        self.last_answers = False
+        """Set when the server goes away: each connection is closed after the answer under way, or the next
+        one. A client that is told to come back would else come back over the same one, to the same gateway.
+        """
+        self._part: Literal["head", "body", None] = "head"
+        """Of which part of a request something is missing; None between two requests."""
+        self._parts = 0
+        """Changes whenever `_part` does, also when it is the same again."""
+        self._part_bytes = 0
+        self._body_bytes = 0
+        self._is_report = False
+        self._begun = False
+        """Whether the request has, with more than line ends."""
+        self._clock: asyncio.TimerHandle | None = None
+        self._clock_part = 0
+        self._refused = False
+        self._place: str | None = None
+        self._tell: Callable[[], None] | None = None
+        self._gone = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Somebody connected."""

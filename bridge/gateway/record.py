@@ -7,8 +7,6 @@ position, and why it is over. Never who the client was, nor what it had for cred
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
@@ -25,18 +23,28 @@ class Stream(Sending, Protocol):
     ending: Ending | None
 
 
-@contextmanager
-def recorded(counts: Counts, task_id: str, stream: Stream) -> Iterator[None]:
+class Recorded:
     """Around all of a stream's life. One that doesn't say why it is over has failed."""
-    counts.open.add(stream)
-    try:
-        yield
-    finally:
-        counts.close(stream)
+
+    __slots__ = ("_counts", "_stream", "_task_id")
+
+    def __init__(self, counts: Counts, task_id: str, stream: Stream) -> None:
+        self._counts = counts
+        self._task_id = task_id
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        """It begins."""
+        self._counts.open.add(self._stream)
+
+    def __exit__(self, *_: object) -> None:
+        """It is over."""
+        stream = self._stream
+        self._counts.close(stream)
         _over(
-            counts,
+            self._counts,
             reason=stream.ending or "failed",
-            task=task_id,
+            task=self._task_id,
             seconds=round(monotonic() - stream.began, 3),
             bytes=stream.bytes_sent,
             events=stream.events_sent,

@@ -23,7 +23,7 @@ from bridge.gateway.answers import NOSNIFF, json_bytes
 from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
 from bridge.gateway.connection import connection_of
-from bridge.gateway.disconnect import watching
+from bridge.gateway.disconnect import Watching
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
@@ -145,7 +145,7 @@ async def _wait(
         return channel.view.ended if base is None else channel.position != base
 
     with suppress(TimeoutError):
-        async with watching(connection_of(request.scope), request.receive, poll), asyncio.timeout(seconds):
+        async with Watching(connection_of(request.scope), request.receive, poll), asyncio.timeout(seconds):
             while not over():
                 # A channel offers what is new to those who are up to date.
                 poll.position, poll.generation = channel.position, channel.generation

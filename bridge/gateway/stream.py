@@ -27,7 +27,6 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-from starlette.requests import Request
 from starlette.types import Receive, Send
 
 from bridge import sse
@@ -37,19 +36,17 @@ from bridge.errors import StoreError
 from bridge.events import START, UNKNOWN_TASK_END, End, Position
 from bridge.gateway.auth import Visitor
 from bridge.gateway.channel import Channel
-from bridge.gateway.connection import PLAIN, Connection, connection_of
+from bridge.gateway.connection import PLAIN, Connection
 from bridge.gateway.counts import Ending
-from bridge.gateway.disconnect import cut_off, watching
+from bridge.gateway.disconnect import Watching, cut_off
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
-from bridge.gateway.record import recorded, turned_away
+from bridge.gateway.record import Recorded, turned_away
 from bridge.gateway.wire import (
-    after_text,
     come_back,
     native,
     no_more,
-    parse_after,
     retry_line,
     send_body,
     send_head,
@@ -260,22 +257,22 @@ class StreamFollower:
 
 
 async def stream(
-    hub: Hub, visitor: Visitor, task_id: str, request: Request, receive: Receive, send: Send
+    hub: Hub,
+    visitor: Visitor,
+    task_id: str,
+    after: Position,
+    connection: Connection,
+    receive: Receive,
+    send: Send,
 ) -> None:
-    """Answer one request for the events of a task. Raw ASGI: a stream is nothing but `send`s."""
-    after = parse_after(after_text(request))
-    if request.method == "HEAD":
-        await send_head(send)
-        await send_body(send, b"", more=False)
-        return
+    """Send the events of a task after a position. Raw ASGI: a stream is nothing but `send`s."""
     if hub.draining:
         turned_away(hub.counts, task_id, "drained", resumed=after != START)
         await come_back(send, _GOING_AWAY)
         return
-    connection = connection_of(request.scope)
     follower = StreamFollower(after, hub, visitor, connection)
-    with hub.attach(task_id, follower) as channel, recorded(hub.counts, task_id, follower):
-        async with watching(connection, receive, follower):
+    with hub.attach(task_id, follower) as channel, Recorded(hub.counts, task_id, follower):
+        async with Watching(connection, receive, follower):
             try:
                 if await _has_the_end(hub, visitor, channel, follower):
                     follower.ending = follower.ending or "no_more"

@@ -62,6 +62,12 @@ async def send_body(send: Send, body: bytes, *, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
+async def empty(send: Send) -> None:
+    """A stream's head alone, as for HEAD."""
+    await send_head(send)
+    await send_body(send, b"", more=False)
+
+
 async def come_back(send: Send, why: str, times: float = 1) -> None:
     """Say in a 200 what will pass by itself, and when to come back: after so many times the usual."""
     await send_head(send)
