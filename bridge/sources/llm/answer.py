@@ -119,9 +119,10 @@ class Answer:
             self._calls.append(there)
         there.id = there.id or call_id
         there.name = there.name or name
-        there.arguments.append(arguments)
-        self.pieces += 1
-        self._call_bytes += len(arguments) + len(call_id) + len(name)
+        if size := len(arguments) + len(call_id) + len(name):
+            there.arguments.append(arguments)
+            self.pieces += 1
+            self._call_bytes += size
         if len(self._calls) > MAX_CALLS or self._call_bytes > MAX_CALL_BYTES:
             self.fail(UNAVAILABLE, "it calls more tools than anybody could want")
 
@@ -129,7 +130,7 @@ class Answer:
         """A further piece of the call that began at this place, or of something else that did."""
         if place in self._places:
             self.call(place, arguments=arguments)
-        else:
+        elif arguments:
             self.pieces += 1
 
     def whole_call(self, *, call_id: str = "", name: str = "", arguments: Any = None) -> None:

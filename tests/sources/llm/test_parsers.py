@@ -174,6 +174,16 @@ def test_a_line_or_event_that_never_ends_is_refused(make: type[Parser]) -> None:
     assert parser.answer.failure.code == "unavailable"
 
 
+def test_empty_pieces_are_no_signs_of_life() -> None:
+    """What says nothing neither counts as a token nor takes memory."""
+    parser = OpenAIParser()
+    parser.feed(sse(chunk(tool(0, "{", id="a"))))
+    pieces = parser.answer.pieces
+    for empty in (tool(0, ""), {"content": ""}, {"reasoning": ""}, None, {}):
+        parser.feed(sse(chunk(empty)))
+    assert parser.answer.pieces == pieces == 1
+
+
 def test_calls_are_bounded() -> None:
     """A model that calls without end is stopped, in number and in bytes."""
     parser = OpenAIParser()
