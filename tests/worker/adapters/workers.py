@@ -40,7 +40,8 @@ class WorkerProcess:
 
     def wait_for(self, words: str) -> None:
         def there() -> bool:
-            assert self._process.poll() is None, f"the worker ended:\n{self.said()}"
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the worker ended:\n{self.said()}")
             return words in self.said()
 
         eventually(there, timeout=START_SECONDS)
