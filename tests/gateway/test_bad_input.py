@@ -83,6 +83,13 @@ def test_bad_ids(target: Running) -> None:
         assert_error(get(target, b"/status" + query), 400, "bad_task_id")
 
 
+def test_no_id_at_all(target: Running) -> None:
+    """Who forgot it is told that, and where it goes, instead of what an id looks like."""
+    for query in ("", "?task_id=", "?id=job-1"):
+        message = json.loads(get(target, f"/status{query}").body)["error"]["message"]
+        assert message == "the task's id is missing: /status/ID, or /status?task_id=ID"
+
+
 BAD_POSITIONS = [
     "x", "1", "1-", "-1-", "1-2-3", "--", "99999999999999999-1", "1-99999999999999999", "+1-1", "1.0-1",
     "1-0x1", "1e9-1", "1%20-1", "%D9%A3-%D9%A1", "1-1%00", "1-1%0a", "1-1%0d%0aid:%205", "%ff-1",
