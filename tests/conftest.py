@@ -13,7 +13,7 @@ import redis
 from bridge import current_task
 from bridge.store.embedded import EmbeddedServer, find_binary
 from tests.servers import fake_redis, keys_without_ttl
-from tests.sinks.matrix.synapse import UNLIMITED, Synapse
+from tests.sinks.matrix.synapse import Synapse
 from tests.tools import require_tool
 
 # A shell that starts us in the background makes us ignore SIGINT, and every program that a test starts would
@@ -85,6 +85,6 @@ def fake_redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def synapse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:
-    """A Matrix homeserver on which everybody may send as much as they like. Tests have rooms of their own."""
-    with Synapse(tmp_path_factory.mktemp("synapse"), UNLIMITED) as one:
+    """A Matrix homeserver. Tests have rooms of their own in it."""
+    with Synapse(tmp_path_factory.mktemp("synapse")) as one:
         yield one

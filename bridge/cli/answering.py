@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -24,7 +24,7 @@ from bridge.cli.following import client_for, follow
 from bridge.codec import utf8
 from bridge.errors import BridgeError, SettingsError, StoreUnavailable, TaskNotFound
 from bridge.events import TERMINAL_STATES, Event
-from bridge.settings import Settings
+from bridge.settings import Settings, env_name, file_name
 from bridge.sinks.matrix.asked import Asked
 from bridge.sources.command import Command
 from bridge.sources.relay import Watch, carry, conclude
@@ -51,7 +51,7 @@ def by_command(arguments: Sequence[str]) -> Maker:
     """A command that reads the question from its standard input, without a shell. It prints the answer."""
 
     def make(asked: Asked) -> Work:
-        command = Command(arguments, environ={**os.environ, **_environ(asked)}, stdin=utf8(asked.text))
+        command = Command(arguments, environ=_environ(asked), stdin=utf8(asked.text))
         return Work(command.events(), command.stop)
 
     return make
@@ -152,7 +152,10 @@ class Answering:
 
 
 def _environ(asked: Asked) -> dict[str, str]:
-    """Who asks, and where. What can't stand in an environment is left out of it."""
+    """This process's own, without its secrets, and who asks where, without what can't stand there."""
+    secrets = {
+        each for one in fields(Settings) if one.metadata["secret"] for each in (env_name(one), file_name(one))
+    }
     said = {
         "BRIDGE_TASK_ID": asked.task_id,
         "MATRIX_ROOM": asked.room,
@@ -160,4 +163,5 @@ def _environ(asked: Asked) -> dict[str, str]:
         "MATRIX_EVENT": asked.event_id,
         "MATRIX_THREAD": asked.thread,
     }
-    return {name: value.replace("\0", "") for name, value in said.items()}
+    kept = {name: value for name, value in os.environ.items() if name not in secrets}
+    return {**kept, **{name: value.replace("\0", "") for name, value in said.items()}}

@@ -31,6 +31,9 @@ COMMANDS: Final = {
 }
 """Where each command lives, in the order of the help. It is the module's attribute of the same name."""
 
+_EXTRAS: Final = {"matrix": "cli,matrix"}
+"""What a command needs, if that isn't the extra `cli` alone."""
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands' names and imports them when they are needed."""
@@ -54,7 +57,10 @@ class LazyGroup(click.Group):
             package = error.name or "a package"
             if package.partition(".")[0] == "bridge":
                 raise
-            raise errors.Failure(f"`bridge {name}` needs {package}: pip install 'bridge[cli]'") from error
+            extras = _EXTRAS.get(name, "cli")
+            raise errors.Failure(
+                f"`bridge {name}` needs {package}: pip install 'bridge[{extras}]'"
+            ) from error
         command = getattr(module, name)
         assert isinstance(command, click.Command)
         return command

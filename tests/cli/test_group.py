@@ -56,6 +56,7 @@ finally:
     ("missing", "arguments", "said"),
     [
         ("click", [], "bridge: the command line needs one more package: pip install 'bridge[cli]'"),
+        ("nh3", ["matrix"], "bridge: `bridge matrix` needs nh3: pip install 'bridge[cli,matrix]'"),
         ("httpx", ["status", "job"], "bridge: `bridge status` needs httpx: pip install 'bridge[cli]'"),
     ],
 )

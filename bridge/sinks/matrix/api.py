@@ -16,6 +16,7 @@ import httpx
 from bridge.codec import dumps
 from bridge.errors import SettingsError, SinkRefused, SinkUnavailable
 from bridge.sinks.matrix.answers import json_object, refusal
+from bridge.urls import shown
 
 ANSWER_SECONDS: Final = 30.0
 """So long a request may take. A server that is busy answers late, but has done it."""
@@ -33,7 +34,9 @@ class Homeserver:
 
     def __init__(self, url: str, token: str, *, http: httpx.AsyncClient | None = None) -> None:
         if not url.startswith(("http://", "https://")):
-            raise SettingsError(f"matrix_homeserver must begin with http:// or https:// (got {url[:100]!r})")
+            raise SettingsError(
+                f"matrix_homeserver must begin with http:// or https:// (got {shown(url)[:100]!r})"
+            )
         if not token or not token.isascii() or not token.isprintable():
             raise SettingsError("matrix_token must be an access token: set BRIDGE_MATRIX_TOKEN, or _FILE")
         self.url = url.rstrip("/")
@@ -110,7 +113,7 @@ class Homeserver:
             raise SettingsError(f"matrix_homeserver must be an address: {error}") from error
         except httpx.HTTPError as error:
             said = str(error) or type(error).__name__
-            raise SinkUnavailable(f"the homeserver at {self.url} can't be reached: {said}") from error
+            raise SinkUnavailable(f"the homeserver at {shown(self.url)} can't be reached: {said}") from error
         if response.status_code != 200:
             raise refusal(response.status_code, response.headers.get("retry-after", ""), response.content)
         return json_object(response.content)

@@ -25,7 +25,7 @@ from typing import Final
 from bridge.errors import SinkRefused
 from bridge.sinks.matrix.layout import PLACEHOLDER, Limits, arrange, thinking
 from bridge.sinks.matrix.message import Body, Content, Place, Style, edit, first
-from bridge.sinks.matrix.pace import Pace
+from bridge.sinks.matrix.pace import LONGEST, Pace
 from bridge.view import View
 
 UNKNOWN: Final = "unknown_task"
@@ -85,6 +85,10 @@ class Drafting:
         self._may_be_there = draft.pending is not None
         """Whether the pending request may have arrived at some time (rule 4)."""
         self._new_txn = new_txn
+        self._quiet_until = -math.inf
+        """Until then no live edit may go, so views that come meanwhile aren't laid out; that takes a while
+        for long ones.
+        """
 
     def next(self, view: View, now: float) -> Request | float:
         """The request to send now, or when to ask again (infinity: not before the view changes).
@@ -94,6 +98,8 @@ class Drafting:
         if self.draft.pending is not None:
             due = self._pace.due()
             return self.draft.pending if due <= now else due
+        if not view.ended and now < self._quiet_until:
+            return self._quiet_until
         bodies = arrange(view, self._style, self._limits)
         if not bodies:
             if not self.draft.messages and (wait := self._thinking_at(view)) > now:
@@ -113,7 +119,11 @@ class Drafting:
             message = messages[index]
             if message.shown != digest(body):
                 due = self._pace.live_due(message.born, message.edits) if body.live else self._pace.due()
-                return self._edit(index, body) if due <= now else due
+                if due <= now:
+                    return self._edit(index, body)
+                if body.live:
+                    due = self._quiet_until = min(due, now + LONGEST)
+                return due
         return self._left_over(len(bodies), now, ended=ended)
 
     def _left_over(self, wanted: int, now: float, *, ended: bool) -> Request | float:

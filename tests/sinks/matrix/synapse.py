@@ -24,28 +24,28 @@ from tests.waiting import eventually
 SERVER_NAME = "test"
 _SHARED_SECRET = "only for tests"
 _MANY = {"per_second": 1e6, "burst_count": 1_000_000}
-UNLIMITED: Mapping[str, Any] = {
-    "rc_message": _MANY,
+_LIMITS: Mapping[str, Any] = {
     "rc_room_creation": _MANY,
     "rc_joins": {"local": _MANY},
     "rc_invites": {"per_room": _MANY, "per_user": _MANY, "per_issuer": _MANY},
 }
-"""Without limits on what users send. Without this, Synapse's defaults count."""
+"""Rooms may be made at will. What may be sent is as Synapse has it, but for users who are exempt."""
 _START_SECONDS = 30.0
 
 
 class Synapse:
     """A homeserver on a port that it keeps through all restarts, with its data. A context manager."""
 
-    def __init__(self, folder: Path, limits: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._users: list[User] = []
+        self._admin: User | None = None
         (folder / "signing.key").write_text(f"ed25519 a_test {_unpadded(secrets.token_bytes(32))}\n")
         (folder / "log.yaml").write_text(json.dumps(_LOGGING))
-        (folder / "homeserver.yaml").write_text(json.dumps({**self._config(), **limits}))
+        (folder / "homeserver.yaml").write_text(json.dumps({**self._config(), **_LIMITS}))
 
     def _config(self) -> dict[str, Any]:
         # JSON is YAML.
@@ -113,15 +113,23 @@ class Synapse:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
-    def register(self, name: str) -> User:
-        """A new user of that name, with a number behind it, logged in."""
+    def register(self, name: str, *, limited: bool = False) -> User:
+        """A new user of that name, with a number behind it, logged in; limited: by what Synapse allows."""
+        user = self._new_user(name)
+        if not limited:
+            self._admin = self._admin or self._new_user("admin", admin=True)
+            self._admin.exempt(user)
+        return user
+
+    def _new_user(self, name: str, *, admin: bool = False) -> User:
         path = self.url + "/_synapse/admin/v1/register"
         name = f"{name}-{secrets.token_hex(4)}"
         nonce = httpx.get(path, timeout=10).json()["nonce"]
+        kind = "admin" if admin else "notadmin"
         mac = hmac.new(
-            _SHARED_SECRET.encode(), f"{nonce}\0{name}\0secret\0notadmin".encode(), hashlib.sha1
+            _SHARED_SECRET.encode(), f"{nonce}\0{name}\0secret\0{kind}".encode(), hashlib.sha1
         ).hexdigest()
-        said = {"nonce": nonce, "username": name, "password": "secret", "admin": False, "mac": mac}
+        said = {"nonce": nonce, "username": name, "password": "secret", "admin": admin, "mac": mac}
         answer = httpx.post(path, json=said, timeout=10).raise_for_status().json()
         user = User(self.url, answer["user_id"], answer["access_token"])
         self._users.append(user)
@@ -153,6 +161,12 @@ class User:
         answer = self._http.request(method, path, content=body, params=query)
         assert answer.status_code == 200, (path, answer.status_code, answer.text)
         return answer.json()
+
+    def exempt(self, user: User) -> None:
+        """As an administrator, let a user send as much as they like."""
+        path = f"/_synapse/admin/v1/users/{user.id}/override_ratelimit"
+        said = {"messages_per_second": 0, "burst_count": 0}
+        self._http.post(self._http.base_url.copy_with(path=path), json=said).raise_for_status()
 
     def new_room(self, *others: User, **options: Any) -> str:
         """A room with these users in it."""

@@ -17,6 +17,7 @@ from bridge.sinks.matrix.drafting import Draft, Drafting, Request
 from bridge.sinks.matrix.layout import Limits
 from bridge.sinks.matrix.memory import from_json, to_json
 from bridge.sinks.matrix.message import LIVE, Content, Place, Style
+from bridge.sinks.matrix.pace import LONGEST, MOST_EDITS
 from bridge.view import View
 
 PLACE = Place("!room:example.org")
@@ -186,6 +187,27 @@ def test_a_long_answer_goes_on_in_a_second_message() -> None:
     desk.send_all()
     assert "".join(desk.room.bodies) == "a" * 15_000 + "b" * 10_000 + "c"
     assert len(desk.room.events) == 4
+
+
+def test_a_message_that_was_edited_often_enough_is_left_alone() -> None:
+    """Until it is completed; what doesn't fit into it begins the next all the same."""
+    desk = Desk()
+    desk.tell(Chunk("a"))
+    desk.send()
+    for _ in range(MOST_EDITS):
+        desk.tell(Chunk("b"))
+        desk.now += LONGEST
+        assert desk.send().live
+    desk.tell(Chunk("c"))
+    for _ in range(5):
+        desk.now += LONGEST
+        assert isinstance(desk.next(), float)
+    desk.tell(Chunk("d" * 20_000))
+    desk.now += LONGEST
+    assert not desk.send().live
+    desk.now += LONGEST
+    assert desk.send().begins
+    assert "".join(desk.room.bodies) == desk.view.text
 
 
 def test_a_request_without_an_answer_is_repeated_as_it_was() -> None:
