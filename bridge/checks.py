@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _USUAL_PORT: Final = re.compile(r"^http:.*:80$|^https:.*:443$")
 
-# RFC 6265, 4.1.1: a cookie's name is a token of RFC 2616.
-_COOKIE_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110, 5.6.2. The names of headers, and of cookies (RFC 6265, 4.1.1), are such."""
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e\t]+")
+_NOT_FOR_ALL: Final = {"connection", "content-length", "host", "if-none-match", "transfer-encoding"}
 
 # RFC 6750, 2.1: what may follow `Bearer` in a header.
 _BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -126,7 +128,7 @@ def wrong_algorithms(text: str) -> str:
 
 def wrong_cookie(text: str) -> str:
     """The name of a cookie, or nothing."""
-    return "be the name of a cookie" if text and not _COOKIE_NAME.fullmatch(text) else ""
+    return "be the name of a cookie" if text and not _TOKEN.fullmatch(text) else ""
 
 
 def wrong_keys(text: str) -> str:
@@ -171,6 +173,33 @@ def wrong_forward_url(text: str) -> str:
     if text.partition("?")[0].split("/")[:3] != plain.partition("?")[0].split("/")[:3]:
         return "hold {task_id} and {action} in its path or query only"
     return ""
+
+
+def wrong_upstream(text: str) -> str:
+    """Where an app is. Credentials have a place of their own, which is never printed."""
+    if not text:
+        return ""
+    scheme, host = _scheme_and_host(text)
+    if not host or scheme not in ("http", "https") or any(c in text for c in "?#{}"):
+        return "be an http:// or https:// URL without a query"
+    return "hold no credentials: upstream_headers is for those" if "@" in text else ""
+
+
+def wrong_headers(text: str) -> str:
+    """Lines such as `Authorization: Bearer …`, without what belongs to the connection or the question."""
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if line.strip() and not (colon and _TOKEN.fullmatch(name) and _HEADER_VALUE.fullmatch(value.strip())):
+            return "be headers, one a line, such as Authorization: Bearer …"
+        if name.lower() in _NOT_FOR_ALL:
+            return f"not hold {name.lower()}, which is the connection's"
+    return ""
+
+
+def headers(text: str) -> tuple[tuple[str, str], ...]:
+    """The names and values in such lines."""
+    lines = (line.partition(":") for line in text.splitlines() if line.strip())
+    return tuple((name, value.strip()) for name, _, value in lines)
 
 
 def _scheme_and_host(url: str) -> tuple[str, str]:

@@ -15,6 +15,9 @@
     ├── AccessError                   whether a request may see a task
     │   ├── Unauthenticated           its credentials are missing, or not valid, or not any more
     │   └── AuthUnavailable           who knows about them can't be asked now; the same request may work later
+    ├── UpstreamError                 the app behind the gateway gave no answer that can be handed on
+    │   ├── UpstreamTooSlow           not in time
+    │   └── UpstreamBusy              too many requests are under way to it already
     ├── TooMany                       a request is over a limit; the same request may work later
     ├── EmbeddedServerError           the embedded server could not be started
     ├── LinkDown                      the gateway's pub/sub link dropped while it was needed
@@ -93,6 +96,18 @@ class Unauthenticated(AccessError):
 
 class AuthUnavailable(AccessError):
     """Whoever knows about the request's credentials can't be asked at this moment."""
+
+
+class UpstreamError(BridgeError):
+    """The app behind the gateway can't be reached, or broke off, or said what is no HTTP."""
+
+
+class UpstreamTooSlow(UpstreamError):
+    """The app behind the gateway said nothing in time."""
+
+
+class UpstreamBusy(UpstreamError):
+    """So many requests to the app are under way that this one had to wait too long for its turn."""
 
 
 class TooMany(BridgeError):

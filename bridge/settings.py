@@ -189,6 +189,52 @@ class Settings:
         "The body of a report may be silent for so long, and otherwise take as long as it likes.",
         least=0.05,
     )
+    upstream: str = _setting(
+        "",
+        "An app whose workers report nothing: the gateway asks it about tasks, streams what it says, and"
+        " hands it the requests of its old clients. Its address, such as `http://app:5000` (see legacy.md).",
+        wrong=checks.wrong_upstream,
+    )
+    upstream_status: str = _setting(
+        "",
+        "The path of the app's status endpoint, such as `/api/jobs/{task_id}`. Empty: the mapping names it.",
+    )
+    upstream_mapping: str = _setting(
+        "plain",
+        "How the app's answers are read: a file (TOML or JSON), or `plain`, `celery`, `nextcloud`,"
+        " `replicate`.",
+    )
+    upstream_headers: str = _setting(
+        "",
+        "The headers that the poller shows to the app, one a line: `Authorization: Bearer …`. No client's are"
+        " ever used.",
+        wrong=checks.wrong_headers,
+        secret=True,
+    )
+    upstream_shortest_seconds: float = _setting(
+        0.3, "While a task changes, the app is asked again after so long.", least=0.05
+    )
+    upstream_longest_seconds: float = _setting(
+        5.0, "While it doesn't, after ever longer, up to this. `Retry-After` may make it longer.", least=0.05
+    )
+    upstream_answer_seconds: float = _setting(
+        10.0, "So long the app may take for a whole answer to the poller.", least=0.05
+    )
+    upstream_answer_bytes: int = _setting(
+        4 * 1024 * 1024, "The largest answer that the poller reads; at most max_task_bytes.", least=1024
+    )
+    max_upstream_questions: int = _setting(
+        20, "So many questions of one gateway's poller are under way at once; the others wait.", least=1
+    )
+    max_upstream_connections: int = _setting(
+        100, "So many requests that are passed through are under way at once; one more is 503.", least=1
+    )
+    upstream_pass_seconds: float = _setting(
+        60.0,
+        "An app that says nothing for so long, before or within an answer that is passed through, is given"
+        " up.",
+        least=0.05,
+    )
     max_streams: int = _setting(
         20_000, "So many streams may be open at once. 0: any number, as with the limits that follow.", least=0
     )

@@ -39,7 +39,13 @@ RULES = Rules(
     external={
         "redis": ["bridge.store"],
         "hiredis": ["bridge.store"],
-        "httpx": ["bridge.client", "bridge.sources", "bridge.sinks", "bridge.gateway.auth"],
+        "httpx": [
+            "bridge.client",
+            "bridge.sources",
+            "bridge.sinks",
+            "bridge.gateway.auth",
+            "bridge.gateway.upstream",
+        ],
         "starlette": ["bridge.gateway", "bridge.cli"],
         "uvicorn": ["bridge.gateway", "bridge.cli"],
         "uvloop": ["bridge.gateway", "bridge.cli"],

@@ -198,7 +198,8 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes | N
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_is_not_printed(name: str) -> None:
     """Neither by `repr`, nor as a default, nor in an error; and the page marks it."""
-    assert LONG not in repr(Settings().with_(**{name: LONG}))
+    value = f"X-Key: {LONG}" if name.endswith("_headers") else LONG
+    assert LONG not in repr(Settings().with_(**{name: value}))
     assert f"| `BRIDGE_{name.upper()}` | empty | **Secret.** " in as_markdown()
     with pytest.raises(SettingsError) as caught:
         Settings(ticket_keys="short-secret")
@@ -269,6 +270,42 @@ def test_who_may_read_can_not_be_said_so(name: str, bad: list[str]) -> None:
     for text in bad:
         with pytest.raises(SettingsError, match=f"^{name} must "):
             Settings().with_(**{name: text})
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("upstream", ["", "http://app:5000", "https://app.example/v1/", "http://[::1]:80"]),
+        ("upstream_headers", ["", "Authorization: Bearer x", "X-A: 1\nX-B:2\r\n\nCookie: a=b; c=d"]),
+    ],
+)
+def test_an_app_can_be_named_so(name: str, good: list[str]) -> None:
+    """Where it is, and what the poller shows to it."""
+    for text in good:
+        assert getattr(Settings().with_(**{name: text}), name) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        (
+            "upstream",
+            ["app", "ftp://app", "http://", "http://u:p@app", "http://app?x", "http://app/{task_id}",
+             "http://a b"],
+        ),
+        (
+            "upstream_headers",
+            ["Bearer s3cret", "X-A:", "X A: s3cret", "X-A: s3cret\x00", "X-A: s3crét", "Host: x",
+             "content-length: 1", "X-A: s3cret\nno"],
+        ),
+    ],
+)  # fmt: skip
+def test_an_app_can_not_be_named_so(name: str, bad: list[str]) -> None:
+    """Credentials have a place of their own and aren't repeated; some headers are the connection's."""
+    for text in bad:
+        with pytest.raises(SettingsError, match=f"^{name} must ") as caught:
+            Settings().with_(**{name: text})
+        assert "s3cr" not in str(caught.value)
 
 
 def test_with_changes_only_what_is_named() -> None:

@@ -33,6 +33,9 @@ log = logging.getLogger("bridge.gateway")
 
 Address = IPv4Address | IPv6Address
 
+PEER: Final = "bridge.peer"
+"""Where in the ASGI scope the address of a trusted proxy stands, from which a request came."""
+
 _FORWARDED_FOR: Final = b"x-forwarded-for"
 _WITH_PORT: Final = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 """`[2001:db8::1]:443`, `[2001:db8::1]` and `192.0.2.1:443`; without brackets an IPv6 address has no port."""
@@ -113,6 +116,8 @@ class Proxies(Networks):
         peer = scope.get("client")
         if scope["type"] != "http" or not peer or (self._hinted and not self):
             return
+        if self.holds(parse_address(peer[0])):
+            scope[PEER] = peer[0]
         forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED_FOR]
         if forwarded and not self._hinted:
             self._hint(parse_address(peer[0]))

@@ -19,6 +19,9 @@ from bridge.errors import (
     StoreUnavailable,
     TooMany,
     Unauthenticated,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamTooSlow,
 )
 
 _CODES: Final = {
@@ -27,7 +30,9 @@ _CODES: Final = {
     405: "method_not_allowed",
     413: "too_large",
     500: "internal",
+    501: "not_implemented",
     503: "unavailable",
+    508: "loop",
 }
 RETRY_AFTER_SECONDS: Final = 2
 
@@ -77,6 +82,15 @@ async def on_access_error(_: Request, error: Exception) -> Response:
     return error_answer(503, str(error), "auth_unavailable")
 
 
+async def on_upstream_error(_: Request, error: Exception) -> Response:
+    """The app that a request is handed to. What went wrong exactly is for the log."""
+    if isinstance(error, UpstreamTooSlow):
+        return error_answer(504, "The app behind this gateway does not answer.", "upstream_timeout")
+    if isinstance(error, UpstreamBusy):
+        return error_answer(503, "Too many requests wait for the app behind this gateway.", "upstream_busy")
+    return error_answer(502, "The app behind this gateway can't be reached.", "upstream_unreachable")
+
+
 async def on_too_many(_: Request, error: Exception) -> Response:
     """Over a limit; the client isn't told which, only when to come back."""
     assert isinstance(error, TooMany)
@@ -104,6 +118,7 @@ async def on_bug(_: Request, __: Exception) -> Response:
 HANDLERS: Final[dict[Any, Any]] = {
     InvalidInput: on_invalid_input,
     AccessError: on_access_error,
+    UpstreamError: on_upstream_error,
     TooMany: on_too_many,
     StoreError: on_store_error,
     HTTPException: on_http_error,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Final
 
@@ -44,6 +44,7 @@ from bridge.gateway.metrics import CountAnswers, Metrics
 from bridge.gateway.record import turned_away
 from bridge.gateway.status import status
 from bridge.gateway.stream import stream
+from bridge.gateway.upstream import Upstream
 from bridge.gateway.wire import after_text, come_back, empty, parse_after
 from bridge.settings import Settings
 
@@ -72,6 +73,7 @@ class Gateway(Starlette):
         self.metrics = Metrics(lambda: self.hub, self.gate, self.connections)
         self.report_keys = ReportKeys(settings)
         self._proxies = Proxies(settings.trusted_proxies, settings.unlimited_addresses)
+        self.upstream = self._behind() if settings.upstream else None
 
         @asynccontextmanager
         async def own_lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -79,6 +81,8 @@ class Gateway(Starlette):
                 yield
 
         routes = [*self._routes(), *extra_routes, *self._web_routes()]
+        if self.upstream is not None:
+            routes.append(self.upstream.named_paths())
         if settings.base_path:
             routes = [Mount(settings.base_path, app=Router(routes, redirect_slashes=False))]
             if settings.page:
@@ -116,7 +120,8 @@ class Gateway(Starlette):
             hub = group.create_task(self.hub.run(), name="bridge hub")
             await asyncio.sleep(0)  # now it runs
             try:
-                yield
+                async with self.upstream.running(self.hub) if self.upstream else nullcontext():
+                    yield
             finally:
                 await self.hub.drain(0)
                 hub.cancel()
@@ -126,10 +131,15 @@ class Gateway(Starlette):
             Route("/tasks/{task_id}/events", _Events(self), methods=["GET", "POST"]),
             Route("/tasks/{task_id}/end", _report(self, ingest.end), methods=["POST"]),
             Route("/tasks/{task_id}", _report(self, ingest.create), methods=["POST"]),
-            self._task_route("/tasks/{task_id}/status", status, "GET", "read"),
-            self._task_route("/status/{task_id}", status, "GET", "read"),
-            self._task_route("/status", status, "GET", "read"),
-            self._task_route("/tasks/{task_id}/cancel", control.cancel, "POST", "cancel"),
+            self._status_route("/tasks/{task_id}/status", own=True),
+            self._status_route("/status/{task_id}"),
+            self._status_route("/status"),
+            self._task_route(
+                "/tasks/{task_id}/cancel",
+                self.upstream.cancel if self.upstream else control.cancel,
+                "POST",
+                "cancel",
+            ),
             self._route("/healthz", ops.healthz, "GET"),
             self._route("/readyz", ops.readyz, "GET"),
             self._route("/metrics", self.metrics.answer, "GET"),
@@ -153,6 +163,19 @@ class Gateway(Starlette):
 
         counted = Middleware(CountAnswers, self.counts, handler.__name__)
         return Route(path, endpoint, methods=[method], middleware=[counted])
+
+    def _status_route(self, path: str, *, own: bool = False) -> Route:
+        """own: no app had this path before there was a bridge."""
+        if self.upstream is None:
+            return self._task_route(path, status, "GET", "read")
+        native = self._task_route(path, self.upstream.fresh(status), "GET", "read")
+        return self.upstream.shared(native, own=own)
+
+    def _behind(self) -> Upstream:
+        def pace(scope: Scope) -> None:
+            self.gate.pace(address_of(Request(scope)), "poll")
+
+        return Upstream(self.settings, self.running_hub, pace)
 
     async def admit(self, request: Request, task_id: str, action: Action, kind: Kind) -> Visitor:
         """Let a request in, before anything about its task is looked up. Raises `AccessError`, `TooMany`."""

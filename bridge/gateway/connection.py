@@ -12,6 +12,8 @@ from typing import Final, Protocol, cast
 from starlette.types import Scope
 
 EXTENSION: Final = "bridge.connection"
+BARE: Final = "bridge.bare"
+"""Another extension: a function that keeps the server from adding headers of its own to this answer."""
 
 
 class Connection(Protocol):
@@ -62,3 +64,11 @@ PLAIN: Final = Plain()
 def connection_of(scope: Scope) -> Connection:
     """The connection of a request."""
     return cast(Connection, scope.get("extensions", {}).get(EXTENSION, PLAIN))
+
+
+def leave_bare(scope: Scope) -> bool:
+    """Keep the server from adding headers of its own to the answer. False: it can't be done."""
+    extension = scope.get("extensions", {}).get(BARE)
+    if extension is not None:
+        extension()
+    return extension is not None

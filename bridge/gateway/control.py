@@ -21,7 +21,7 @@ from bridge.gateway.hub import Hub
 async def cancel(hub: Hub, visitor: Visitor, task_id: str, request: Request) -> Response:
     """Set the task's cancel flag; asking again, or after the end, changes nothing and is no error."""
     if not may_be_meant(request, hub.settings.origins):
-        return error_answer(403, "A page of another site can't cancel tasks.", "cross_site")
+        return cross_site()
     if not visitor.granted:
         (head,), _ = await hub.store.heads([task_id])
         if not visitor.may_see(head.owner if head else None):
@@ -37,6 +37,11 @@ async def cancel(hub: Hub, visitor: Visitor, task_id: str, request: Request) -> 
             "position": str(answer.position),
         }
     )
+
+
+def cross_site() -> Response:
+    """The answer to a request that may not be meant."""
+    return error_answer(403, "A page of another site can't cancel tasks.", "cross_site")
 
 
 def may_be_meant(request: Request, origins: tuple[str, ...]) -> bool:

@@ -1,4 +1,6 @@
-"""Who reads a channel, and what is handed to them. How bytes get to a socket is decided in `stream.py`."""
+"""Who reads a channel, what is handed to them, and who is told that they do. How bytes get to a socket is
+decided in `stream.py`.
+"""
 
 from __future__ import annotations
 
@@ -71,3 +73,23 @@ class Follower(Protocol):
 
     def cut(self) -> bool:
         """Break the client's connection off at once, as a network would. False: there is none to break."""
+
+
+class Observer(Protocol):
+    """Who wants to know which tasks are followed. Plain calls that must not block."""
+
+    def joined(self, task_id: str) -> None:
+        """Somebody follows this task from now on."""
+
+    def left(self, task_id: str) -> None:
+        """One of those who followed it doesn't any more."""
+
+
+class Nobody:
+    """An observer that doesn't care."""
+
+    def joined(self, task_id: str) -> None:
+        """Nothing follows from it."""
+
+    def left(self, task_id: str) -> None:
+        """Nothing follows from it."""

@@ -31,12 +31,12 @@ from bridge.gateway.audit import Audit
 from bridge.gateway.channel import Channel
 from bridge.gateway.counts import Counts
 from bridge.gateway.delays import Delays
-from bridge.gateway.follower import Follower
+from bridge.gateway.follower import Follower, Nobody, Observer
 from bridge.gateway.memory import Budget
 from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
 from bridge.store.link import Link
-from bridge.store.log import Store, parse_message
+from bridge.store.log import Head, Store, parse_message
 
 log = logging.getLogger("bridge.gateway")
 
@@ -91,6 +91,7 @@ class Hub:
         """Channels whose last read failed, and why. They are read again when somebody needs them to be."""
         self._audit = Audit(settings, self.store, self._link, self.counts)
         self._delays = Delays(self.counts, self._audit.redis_ms)
+        self.observer: Observer = Nobody()
         self._open = 0
         self._quiet = asyncio.Event()
         """Set when the last follower has left."""
@@ -130,12 +131,14 @@ class Hub:
         channel.followers.add(follower)
         self._open += 1
         self._quiet.clear()
+        self.observer.joined(task_id)
         return channel
 
     def leave(self, channel: Channel, follower: Follower) -> None:
         """One that came leaves."""
         channel.followers.discard(follower)
         channel.idle_since = monotonic()
+        self.observer.left(channel.task_id)
         self._open -= 1
         if not self._open:
             self._quiet.set()
@@ -163,6 +166,26 @@ class Hub:
                     await poll.changed()
         except TimeoutError:
             raise StoreUnavailable("Redis doesn't answer") from None
+
+    def channel(self, task_id: str) -> Channel | None:
+        """What is in memory of a task, if anything."""
+        return self._channels.get(task_id)
+
+    async def head(self, task_id: str) -> Head | None:
+        """What Redis knows of a task besides its events; None when it doesn't know it. From memory where that
+        can be trusted. Raises `StoreError`.
+        """
+        channel = self._channels.get(task_id)
+        if (
+            channel is None
+            or not channel.loaded
+            or channel.reading
+            or channel.read_due
+            or self._audit.doubtful
+        ):
+            (head,), _ = await self.store.heads([task_id])
+            return head
+        return channel.head if channel.known else None
 
     async def drain(self, seconds: float) -> None:
         """Send every follower away, in random order and spread over `seconds`. Returns when all are gone,

@@ -5,6 +5,7 @@
   connection. uvicorn itself closes in order, which waits for the client to take what is buffered: one that
   takes nothing would be kept for ever, with its buffer. That goes, too, for one that doesn't take the rest of
   its answer.
+- `BARE` in the scope keeps an answer free of headers of ours, where it is somebody else's.
 - Requests that are no HTTP are refused in the shape of all our errors.
 - Nobody fills the memory with a head or a body that never ends, nor holds a connection by sending slowly. A
   request's head has `request_seconds`, from its first byte or the connection's beginning, and then its body.
@@ -28,15 +29,17 @@ import asyncio
 import socket
 import struct
 import sys
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bridge.gateway.answers import error_body
 from bridge.gateway.auth.reports import ReportKeys
-from bridge.gateway.connection import EXTENSION
+from bridge.gateway.connection import BARE, EXTENSION
 from bridge.gateway.limits import Connections
 from bridge.settings import Settings
 
@@ -186,6 +189,10 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._is_report = self.parser.get_method() == b"POST" and self.report_keys.admit(self.headers)
         super().on_headers_complete()
+        if self.settings.upstream:
+            # A weak reference: the cycle holds the scope.
+            bare = partial(_bare, weakref.ref(self.cycle))
+            self.scope["extensions"][BARE] = bare  # type: ignore[assignment] # ours, no dict
         self._enter("body")
         if self.last_answers:
             self.close_after_answer()
@@ -362,6 +369,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self._clock = self.loop.call_later(_LAST_WORDS_SECONDS, self.cut)
+
+
+def _bare(weak_cycle: weakref.ref[RequestResponseCycle]) -> None:
+    """What answers one request adds no headers of its own to it."""
+    if (cycle := weak_cycle()) is not None:
+        cycle.default_headers = []
 
 
 def protocol_with(settings: Settings, connections: Connections) -> type[GatewayProtocol]:

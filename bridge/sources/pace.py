@@ -4,7 +4,7 @@ Rules
 -----
 1. While the task changes, the app is asked as often as is allowed; while it doesn't, ever more rarely, up to
    the longest pause. One change is enough to be quick again.
-2. An app in trouble is left alone for longer each time, beginning with `FIRST_BACKOFF_SECONDS`.
+2. An app in trouble is left alone for longer each time, beginning with `FIRST_BACKOFF` shortest pauses.
 3. `Retry-After` is the least pause, whatever the answer was; but not more than `LONGEST_ASKED_SECONDS`,
    because a mistake in it must not look like a task that hangs.
 4. Every pause varies, so that the pollers of many tasks don't ask in step.
@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-FIRST_BACKOFF_SECONDS: Final = 1.0
+FIRST_BACKOFF: Final = 3
 LONGEST_BACKOFF_SECONDS: Final = 30.0
 LONGEST_ASKED_SECONDS: Final = 300.0
 _GROWTH: Final = 1.5
@@ -49,7 +49,7 @@ class Pace:
     def failed(self, retry_after: float = 0.0) -> float:
         """Seconds to wait after no answer, or one that can't be understood."""
         self._failures += 1
-        backoff = FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)
+        backoff = FIRST_BACKOFF * self._shortest * 2 ** min(self._failures - 1, 10)
         return self._varied(min(backoff, max(LONGEST_BACKOFF_SECONDS, self._longest)), retry_after)
 
     def _varied(self, pause: float, asked: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,14 @@ def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
         load_mapping(write(tmp_path, "[]", "map.json"))
     with pytest.raises(SettingsError, match="larger than"):
         load_mapping(write(tmp_path, "#" * 300_000))
+
+
+def test_the_mapping_in_the_documentation_is_one(tmp_path: Path) -> None:
+    """It can be copied."""
+    page = (Path(__file__).parents[2] / "docs" / "legacy.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    read = load_mapping(write(tmp_path, text))
+    assert read.cancel == Request("POST", "/api/jobs/{task_id}/stop")
+    assert read.where["failed"].error[0].spelling == "job.error"
+    for name in presets():
+        assert f"| `{name}`" in page

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.sources.pace import (
-    FIRST_BACKOFF_SECONDS,
+    FIRST_BACKOFF,
     LONGEST_ASKED_SECONDS,
     LONGEST_BACKOFF_SECONDS,
     Pace,
@@ -38,7 +38,8 @@ def test_an_app_in_trouble_is_left_alone() -> None:
     """For longer each time, and no longer than is bearable; an answer ends that."""
     one = pace()
     pauses = [one.failed() for _ in range(20)]
-    assert pauses[:3] == [FIRST_BACKOFF_SECONDS, 2 * FIRST_BACKOFF_SECONDS, 4 * FIRST_BACKOFF_SECONDS]
+    first = FIRST_BACKOFF * 0.3
+    assert pauses[:3] == [first, 2 * first, 4 * first]
     assert pauses[-1] == LONGEST_BACKOFF_SECONDS
     assert one.failures == 20
     assert one.answered(changed=True) == 0.3
@@ -49,7 +50,7 @@ def test_an_app_in_trouble_is_left_alone() -> None:
 def test_what_the_app_asks_for_is_the_least(asked: float, pause: float) -> None:
     """After answers and after failures; a mistake in it doesn't stop the task for a day."""
     assert pace().answered(changed=True, retry_after=asked) == pause
-    assert pace().failed(asked) == max(pause, FIRST_BACKOFF_SECONDS)
+    assert pace().failed(asked) == max(pause, FIRST_BACKOFF * 0.3)
 
 
 @given(st.floats(0, 1), st.floats(0.01, 10), st.floats(0.01, 10))

@@ -29,10 +29,10 @@ from starlette.requests import HTTPConnection
 
 from bridge import checks
 from bridge.errors import AuthUnavailable, SettingsError, Unauthenticated
-from bridge.gateway.auth.visitor import ANYBODY, Action, Judge, Question, Visitor, hide_ticket
+from bridge.gateway.auth.visitor import ANYBODY, QUERY, Action, Judge, Question, Visitor, hide_ticket
 from bridge.settings import Settings
 
-__all__ = ["Action", "Door", "Visitor", "hide_ticket", "refuse_open_door"]
+__all__ = ["QUERY", "Action", "Door", "Visitor", "hide_ticket", "refuse_open_door"]
 
 _NEEDED: Final = "Credentials are needed."
 _NOT_VALID: Final = "The credentials are not valid, or not any more."

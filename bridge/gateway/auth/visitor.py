@@ -18,6 +18,8 @@ ANONYMOUS: Final = "anonymous"
 
 TICKET: Final = "bridge.ticket"
 """Where in the ASGI scope the ticket of the URL is kept, after `hide_ticket` took it from there."""
+QUERY: Final = "bridge.query"
+"""Where the whole query is kept then: what is handed to an app may have such a parameter of the app's own."""
 _PARAMETER: Final = b"ticket="
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:@~+|/-]{1,100}")
 
@@ -115,4 +117,5 @@ def hide_ticket(scope: Scope) -> None:
     tickets = [item for item in items if item.startswith(_PARAMETER)]
     if tickets:
         scope[TICKET] = unquote(tickets[-1].removeprefix(_PARAMETER).decode("latin-1"))
+        scope[QUERY] = query
         scope["query_string"] = b"&".join(item for item in items if not item.startswith(_PARAMETER))

@@ -1,0 +1,93 @@
+"""examples/untouched-app as its README runs it: the app as it is, and the bridge in front of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bridge.client import Client
+from bridge.store.embedded import free_port
+from tests.processes import environ, program
+from tests.waiting import eventually
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "untouched-app"
+SENTENCE = "Nobody changed a line of this app, and yet its answers can be watched as they grow."
+
+
+@contextmanager
+def app() -> Iterator[str]:
+    """``python app.py``; its URL."""
+    port = free_port()
+    env = environ(PORT=str(port), PAUSE_SECONDS="0.05")
+    with subprocess.Popen(
+        [sys.executable, "app.py"], cwd=EXAMPLE, env=env, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            eventually(lambda: _answers(url))
+            yield url
+        finally:
+            process.kill()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/api/jobs/x").status_code == 404
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+def urls(redis_url: str) -> Iterator[tuple[str, str]]:
+    """Where the app is, and the bridge in front of it."""
+    with app() as upstream:
+        options = [f"--upstream={upstream}", f"--upstream-mapping={EXAMPLE / 'mapping.toml'}", "--port=0"]
+        with program("serve", f"--redis-url={redis_url}", *options, stderr=None) as bridge:
+            assert bridge.stdout is not None
+            line = bridge.stdout.readline().decode()
+            yield upstream, line.split(" at ")[1].split()[0]
+
+
+def test_old_clients_and_new_ones_see_the_same_job(urls: tuple[str, str]) -> None:
+    """One polls through the bridge, one asks the app itself, and one gets a stream."""
+    upstream, gateway = urls
+    started = httpx.post(f"{gateway}/api/jobs")
+    assert started.status_code == 202
+    job = started.json()["id"]
+    seen = set()
+    with Client(gateway) as client:
+        for view in client.follow(job):
+            seen.add(view.text)
+            assert SENTENCE.startswith(httpx.get(f"{gateway}/api/jobs/{job}").json()["text"])
+        assert (view.text, view.state, view.progress) == (SENTENCE, "succeeded", 1.0)
+        assert len(seen) > 3
+        assert client.status(job)["text"] == SENTENCE
+    polled, direct = httpx.get(f"{gateway}/api/jobs/{job}"), httpx.get(f"{upstream}/api/jobs/{job}")
+    assert (polled.status_code, polled.content) == (direct.status_code, direct.content)
+
+
+def test_a_job_is_stopped(urls: tuple[str, str]) -> None:
+    """Through the bridge, in the way that the app has for it."""
+    _, gateway = urls
+    job = httpx.post(f"{gateway}/api/jobs").json()["id"]
+    with Client(gateway) as client:
+        for view in client.follow(job):
+            if view.text and not view.cancel_requested:
+                client.cancel(job)
+        assert view.state == "cancelled"
+        assert view.text
+        assert SENTENCE.startswith(view.text)
+
+
+def test_the_example_is_short_and_knows_nothing_of_the_bridge() -> None:
+    """It is an app as it was before."""
+    source = (EXAMPLE / "app.py").read_text()
+    assert len(source.splitlines()) <= 60
+    assert "import bridge" not in source
+    assert "from bridge" not in source
