@@ -79,8 +79,8 @@ def test_cancelled_task_is_not_begun(bench: Bench) -> None:
     bench.create("c1")
     bench.cancel()
     before = bench.log()
-    for token in ("", "t1"):
-        answer = bench.report(token, A)
+    for token, number in (("", 0), ("t1", 1), ("t1", 2)):
+        answer = bench.report(token, A, number=number)
         assert (answer.verdict, answer.state, answer.cancel_requested) == ("ended", "cancelled", True)
     assert bench.log() == before
 

@@ -94,6 +94,8 @@ class Model:
                 return "taken" if self.state in LIVE else "ended"
             if self.known and token in self.superseded - {""}:
                 return "fenced"
+            if self.known and self.cancel and self.state not in LIVE:
+                return "ended"
             if number > 1 or start > 0:
                 return "lost"
             verdict = self.open(token or own)

@@ -111,6 +111,7 @@ local fresh = not (KNOWN and has_the_task())
 if fresh then
   if KNOWN and token == '' and task.state ~= 'queued' then return refuse(ended() and 'ended' or 'taken') end
   if KNOWN and was_superseded(token) then return refuse('fenced') end
+  if KNOWN and task.cancel == 1 and ended() then return refuse('ended') end
   if number > 1 or from > 0 then return refuse('lost') end
   local verdict = begin(token ~= '' and token or own_token, 0, most)
   if verdict ~= 'applied' then return refuse(verdict) end
