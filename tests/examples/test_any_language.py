@@ -87,7 +87,7 @@ def test_a_cancel_stops_the_worker(gateway: Running, command: list[str]) -> None
         viewer.text_is("so far\n")
         gateway.post("/tasks/job-1/cancel")
         if command[0] != "node":
-            # It finds out with the next thing it says; a pipe is noticed to be broken with the one after that.
+            # It finds out with the next thing it says; a broken pipe is noticed with the one after that.
             eventually(lambda: _say_more(one) or viewer_state(gateway) == "cancelled")
         code, stdout, stderr = one.finish()
         assert (code, "cancelled" in stdout) == (0, True), stderr
