@@ -41,6 +41,11 @@ class Upstream:
     def __init__(self, settings: Settings, hub: Callable[[], Hub], pace: Callable[[Scope], None]) -> None:
         mapping = load_mapping(settings.upstream_mapping)
         status = settings.upstream_status or mapping.status
+        if not status:
+            raise SettingsError(
+                "upstream needs BRIDGE_UPSTREAM_STATUS or --upstream-status, where the app tells how a task"
+                " is, such as /api/jobs/{task_id}"
+            )
         if wrong := wrong_path(status):
             raise SettingsError(f"BRIDGE_UPSTREAM_STATUS or --upstream-status must {wrong}")
         self._hub = hub

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.errors import InvalidTaskId, StoreError
 from bridge.events import check_task_id
+from bridge.gateway.auth import QUERY
 from bridge.gateway.hub import Hub
 from bridge.gateway.upstream.passing import raw_path_of
 from bridge.sources.paths import Pattern
@@ -64,13 +65,18 @@ class SharedStatus:
         answer = self._native if await self._is_native(Request(scope)) else self._passing
         if answer is self._native and scope["method"] not in ("GET", "HEAD"):
             raise HTTPException(405, "Method Not Allowed", headers={"allow": "GET, HEAD"})
+        if self._own and not self._is_named(scope):
+            scope.pop(QUERY, None)  # on a path of the bridge's a ticket is for the bridge
         await answer(scope, receive, send)
+
+    def _is_named(self, scope: Scope) -> bool:
+        return any(pattern.matches(raw_path_of(scope)) for pattern in self._named)
 
     async def _is_native(self, request: Request) -> bool:
         asks_us = request.method in ("GET", "HEAD") and any(name in request.query_params for name in _OURS)
         if self._own and asks_us:
             return True
-        if any(pattern.matches(raw_path_of(request.scope)) for pattern in self._named):
+        if self._is_named(request.scope):
             return False
         head = await self._head(request)
         return head is not None and (self._own or not head.polled)

@@ -257,6 +257,18 @@ def test_the_app_judges_who_may_poll(app: Legacy, in_front: Behind) -> None:
         assert gateway.post("/tasks/job-1/cancel").status_code == 401
 
 
+def test_a_ticket_for_the_bridge_is_not_shown_to_the_app(app: Legacy, in_front: Behind) -> None:
+    """On a path of the bridge's it is taken out of the URL; on the app's own it may be the app's parameter."""
+    app.answer = lambda _: reply(b"ok")
+    with in_front(auth="jwt", ticket_keys=TICKET_KEY) as gateway:
+        gateway.get("/tasks/job-1/status?a=1&ticket=s3cret")
+        gateway.get("/status/job-1?ticket=theirs&a=1")
+    assert [asked.target for asked in app.asked] == [
+        "/tasks/job-1/status?a=1",
+        "/status/job-1?ticket=theirs&a=1",
+    ]
+
+
 def test_limits_hold_for_what_is_handed_on(app: Legacy, in_front: Behind) -> None:
     """So many polls per second from one address, whoever answers them."""
     app.answer = lambda _: reply(b"ok")

@@ -317,7 +317,7 @@ def test_what_the_app_asks_for_is_respected(app: Legacy, in_front: Behind, form:
 
     app.answer = answer
     with in_front() as gateway, watch(gateway) as viewer:
-        viewer.until(lambda v: len(v.view.text) >= 3)
+        viewer.until(lambda v: len(v.view.text) >= 2)
     polls = app.polls
     assert all(then.at - before.at >= 0.9 for before, then in pairwise(polls))
 

@@ -67,7 +67,7 @@ def test_another_gateway_goes_on_asking(
     app: Legacy, in_front: Behind, redis_url: str, redis_client: redis.Redis, number: int
 ) -> None:
     """When the one that asked is killed, goes away or hangs: who follows elsewhere gets the whole text."""
-    growing(app)
+    growing(app, 250)
     with serving(redis_url, app) as first:
         with watch(first) as lost, in_front() as second, watch(second) as viewer:
             lost.until(lambda v: len(v.view.text) > 500)
@@ -86,12 +86,12 @@ def test_another_gateway_goes_on_asking(
 
 def test_a_gateway_that_hung_writes_nothing_twice(app: Legacy, in_front: Behind, redis_url: str) -> None:
     """It wakes up after another has gone on, with an answer that is old."""
-    growing(app, 300)
+    growing(app, 600)
     with serving(redis_url, app) as first:
         with watch(first) as hung, in_front(upstream_shortest_seconds=0.2) as second, watch(second) as viewer:
             hung.until(lambda v: len(v.view.text) > 300)
             first.process.send_signal(signal.SIGSTOP)
-            viewer.until(lambda v: len(v.view.text) > len(hung.view.text) + 900)
+            viewer.until(lambda v: len(v.view.text) > len(hung.view.text) + 1500)
             first.process.send_signal(signal.SIGCONT)
             viewer.to_end()
             assert hung.to_end().view.text == TEXT
