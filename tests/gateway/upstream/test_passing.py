@@ -258,7 +258,7 @@ def test_the_app_judges_who_may_poll(app: Legacy, in_front: Behind) -> None:
 
 
 def test_a_ticket_for_the_bridge_is_not_shown_to_the_app(app: Legacy, in_front: Behind) -> None:
-    """On a path of the bridge's it is taken out of the URL; on the app's own it may be the app's parameter."""
+    """On a path of the bridge's it is taken out of the URL; on another it may be the app's parameter."""
     app.answer = lambda _: reply(b"ok")
     with in_front(auth="jwt", ticket_keys=TICKET_KEY) as gateway:
         gateway.get("/tasks/job-1/status?a=1&ticket=s3cret")
