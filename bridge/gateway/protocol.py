@@ -130,9 +130,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.limit.leave(self._place)
             self._place = None
         super().connection_lost(exc)
-        self._gone = True
-        if self._tell is not None:
-            self._tell()
+        self._say_gone()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless this connection was refused."""
@@ -329,8 +327,14 @@ class GatewayProtocol(HttpToolsProtocol):
         """Call `tell` when the connection is gone, at once if it is already."""
         self._tell = tell
         if self._gone:
-            tell()
+            self._say_gone()
         return True
+
+    def _say_gone(self) -> None:
+        self._gone = True
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
 
     def cut(self) -> bool:
         """Reset the connection. A mere close would leave what waits in the kernel, for minutes."""
@@ -356,9 +360,11 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cut()
             return
         if self._answering:
-            # The application may go on; whatever it says now goes nowhere, as if the client had left.
+            # The application may go on; whatever it says now goes nowhere, as if the client had left. What is
+            # pushed would still come here.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            self._say_gone()
         self._unset_keepalive_if_required()
         body = error_body(message, code)
         head = (

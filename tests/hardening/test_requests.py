@@ -241,6 +241,21 @@ def test_oversized_headers(redis_url: str) -> None:
                 assert viewer.head().status == status
 
 
+def test_rubbish_behind_a_request_for_a_stream(gateway: Running, writer: Writer) -> None:
+    """Who sends no HTTP behind a request, before it is answered, is refused, and nothing is written to them
+    any more: those who follow the same task notice nothing.
+    """
+    writer.open().text("a")
+    with watch(gateway) as other:
+        other.text_is("a")
+        request = b"GET /tasks/job-1/events HTTP/1.1\r\nHost: test\r\n\r\n"
+        with raw(gateway, request + b"\0\r\n\r\n") as viewer:
+            assert_refused(viewer, 400, "bad_request")
+            writer.text("b")
+            other.text_is("ab")
+            eventually(lambda: gateway.followers("job-1") == 1)
+
+
 def test_oversized_headers_behind_a_stream(gateway: Running, writer: Writer) -> None:
     """The stream is broken off, instead of an error being written into it."""
     writer.open().text("a")
