@@ -122,13 +122,17 @@ class Delivery:
             raise ReportRefused(answer.verdict)
         if answer.verdict == "seen" and 0 <= answer.part <= self._sent:
             raise CorruptLog("a report was seen that wasn't")
-        if answer.verdict == "applied" or answer.part >= 0:
-            self._advance(stop if answer.verdict == "applied" else answer.part, whole)
+        if answer.verdict == "applied":
+            self._sent = stop
+            for _ in units:
+                self.waiting -= _weight(self._units.popleft())
+        elif answer.part >= 0:
+            self._skip_to(answer.part, whole)
         self.done = answer.part < 0
         return answer
 
-    def _advance(self, known: int, whole: bool) -> None:
-        """Drop what is in the log."""
+    def _skip_to(self, known: int, whole: bool) -> None:
+        """Pass over what somebody else has brought there already."""
         waiting, self._units, self.waiting = self._units, deque(), 0
         self._skip = known - self._sent
         for unit in waiting:

@@ -81,7 +81,7 @@ _INTERRUPTED: Final[dict[type[Interrupted], tuple[int, str, str]]] = {
 
 
 class Report:
-    """One request of a worker. `answer`: what Redis said last."""
+    """One request of a worker. `delivery`: the way of its content to Redis, once there is some."""
 
     def __init__(self, task_id: str, request: Request, receive: Receive) -> None:
         self.task_id = task_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -14,13 +15,22 @@ from starlette.routing import Route
 
 from bridge.sse import Decoder, Frame
 from tests.deploy.proxies import Proxy, proxy, running_app
+from tests.gateway.reporter import KEY, TEXT, Sending
 from tests.gateway.running import Running, running
 from tests.gateway.writer import Writer
 from tests.servers import free_port
 from tests.waiting import DEADLINE_SECONDS, eventually
 
 NAMES = [pytest.param(name, marks=pytest.mark.needs(name)) for name in ("nginx", "caddy")]
+REPORT = "/bridge/tasks/job-1/events?attempt=a1"
 STREAM = {"accept": "text/event-stream", "accept-encoding": "gzip"}
+
+
+@dataclass(frozen=True)
+class At:
+    """Where something listens."""
+
+    address: tuple[str, int]
 
 
 async def seen(request: Request) -> Response:
@@ -39,7 +49,7 @@ async def refused(_: Request) -> Response:
 def gateway(redis_url: str) -> Iterator[Running]:
     """A gateway below the path that the proxies know."""
     routes = [Route("/seen", seen), Route("/refused", refused)]
-    with running(redis_url, base_path="/bridge", page=True, extra_routes=routes) as one:
+    with running(redis_url, base_path="/bridge", page=True, report_keys=KEY, extra_routes=routes) as one:
         yield one
 
 
@@ -81,6 +91,21 @@ def test_a_reader_that_takes_nothing_is_noticed_behind_it(name: str, redis_url: 
         for _ in range(15 * 16):
             writer.text("x" * 65_000)
         eventually(lambda: gateway.followers("job-1") == 0)
+
+
+def test_a_report_passes_while_it_is_produced(front: Proxy, gateway: Running, redis_url: str) -> None:
+    """What a worker has written is read before its request ends, and megabytes are not too much."""
+    url = httpx.URL(front.url)
+    with (
+        Writer(redis_url) as log,
+        Sending(At((url.host, url.port or 0)), REPORT, {"Content-Type": TEXT}) as sending,
+    ):
+        sending.write("begun ")
+        eventually(lambda: log.view().text == "begun ")
+        for _ in range(40):
+            sending.write("x" * 65_536)
+        assert sending.finish()["status"] == 200
+        assert len(log.view().text) == 6 + 40 * 65_536
 
 
 def test_a_client_resumes_through_it(front: Proxy, redis_url: str) -> None:
