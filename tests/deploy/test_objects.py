@@ -107,6 +107,10 @@ def test_the_ingress_lets_streams_through(overlay: str, request: pytest.FixtureR
         assert annotations.pop(f"{family}/proxy-buffering") == off
         for timeout in ("read", "send"):
             assert int(annotations.pop(f"{family}/proxy-{timeout}-timeout").rstrip("s")) > 10 * silence
+    # Reports are read while they are produced, however long they are.
+    assert annotations.pop("nginx.ingress.kubernetes.io/proxy-request-buffering") == "off"
+    assert annotations.pop("nginx.ingress.kubernetes.io/proxy-body-size") == "0"
+    assert annotations.pop("nginx.org/client-max-body-size") == "0"
     assert annotations == {}
 
 
