@@ -92,6 +92,8 @@ class Hub:
         self._audit = Audit(settings, self.store, self._link, self.counts)
         self._delays = Delays(self.counts, self._audit.redis_ms)
         self.observer: Observer = Nobody()
+        self.links = 0
+        """How many links there were so far. Another one may lead to another server."""
         self._open = 0
         self._quiet = asyncio.Event()
         """Set when the last follower has left."""
@@ -220,6 +222,7 @@ class Hub:
     def up(self) -> None:
         """The link is up: find out at once what was missed."""
         log.info("the link to Redis is up")
+        self.links += 1
         self._audit.soon()
 
     def down(self) -> None:

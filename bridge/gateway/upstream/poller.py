@@ -149,6 +149,8 @@ class Poller:
                     await self._tell_trouble(reason)
                 return pause
             case Unchanged():
+                if not self._recorder.intact:
+                    self._etag = None
                 changed = await self._recover(Snapshot())
             case Absent():
                 changed = await self._miss()

@@ -68,6 +68,7 @@ class Recorder:
         self._channel = channel
         self._poll = poll
         self._mark: _Mark | None = None
+        self._links = 0
         self._newest = START
         """The newest position that Redis has acknowledged to us."""
         self._limit = hub.settings.max_task_bytes * _LOG_FACTOR
@@ -80,7 +81,9 @@ class Recorder:
         """
         changed = False
         for _ in range(_TRIES):
-            mark = self._mark or await self._look(snapshot)
+            mark = self._mark if self._links == self._hub.links else None
+            if mark is None:
+                mark = await self._look(snapshot)
             if mark is None:
                 changed = True  # the log was written anew, and stands somewhere else now
                 continue
@@ -97,6 +100,11 @@ class Recorder:
         log.info("task %s: others write so often that this poller waits", self._channel.task_id)
         return changed
 
+    @property
+    def intact(self) -> bool:
+        """Whether all that was written is known to be there still, as far as the channel has heard."""
+        return self._channel.known and self._channel.position >= self._newest
+
     async def arrive(self) -> None:
         """Wait until the channel holds what was written. Raises `StoreError`."""
         await self._hub.fresh(self._channel, self._poll, self._newest)
@@ -104,6 +112,7 @@ class Recorder:
     async def _look(self, snapshot: Snapshot) -> _Mark | None:
         """Begin the log, or find out where it stands. None: it had to be written anew."""
         store, task_id = self._hub.store, self._channel.task_id
+        links = self._hub.links
         answer = await store.run(
             store.calls.open(task_id, token=POLLER_TOKEN, lease_ms=0, room=self._limit, polite=True)
         )
@@ -113,7 +122,7 @@ class Recorder:
         if answer.verdict == "seen" and (mark.position < self._newest or await store.moved(task_id)):
             await self._restore(mark, snapshot, "log_lost")
             return None
-        self._mark, self._newest = mark, mark.position
+        self._mark, self._newest, self._links = mark, mark.position, links
         return mark
 
     async def _write(self, mark: _Mark, events: list[Event], snapshot: Snapshot) -> bool:

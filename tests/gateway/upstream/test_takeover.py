@@ -24,7 +24,8 @@ from tests.gateway.upstream.legacy import Asked, Legacy, Reply, reply
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer
 from tests.processes import program
-from tests.waiting import eventually
+from tests.servers import RedisProcess
+from tests.waiting import eventually, eventually_async
 
 TEXT = "".join(f"{number} " for number in range(2000))
 
@@ -99,6 +100,33 @@ def test_a_gateway_that_hung_writes_nothing_twice(app: Legacy, in_front: Behind,
     assert "".join(event.text for event in viewer.events if isinstance(event, Chunk)) == TEXT
 
 
+@pytest.mark.parametrize("etags", [False, True])
+def test_a_redis_that_lost_everything_gets_it_again(app: Legacy, in_front: Behind, etags: bool) -> None:
+    """The app is asked for all of it, also one that would only say that nothing has changed."""
+    task = {"status": "running", "text": TEXT[:500]}
+
+    def answer(asked: Asked) -> Reply:
+        etag = f'"{len(task["text"])}"'
+        if etags and asked.header("if-none-match") == etag:
+            return reply(b"", 304)
+        return reply(task, 200, [("ETag", etag)] if etags else [])
+
+    app.answer = answer
+    with RedisProcess() as server, in_front(redis_url=server.url) as gateway, watch(gateway) as viewer:
+        viewer.text_is(TEXT[:500])
+        eventually(lambda: len(app.asked) > 3)
+        with server.client() as client:
+            client.flushall()
+            eventually(lambda: client.xlen("bridge:{job-1}:log") > 1)
+        with watch(gateway) as other:
+            other.text_is(TEXT[:500])
+        server.restart()
+        task |= {"text": TEXT[:600]}
+        viewer.text_is(TEXT[:600])
+        task |= {"status": "done", "text": TEXT}
+        assert viewer.to_end().view.text == TEXT
+
+
 # --- two recorders of one task ------------------------------------------------------------------------------
 
 
@@ -116,6 +144,7 @@ class Desk:
         self.channel = self._attached.__enter__()
         self.recorder = Recorder(self.hub, self.channel, self.poll)
         await self.hub.fresh(self.channel, self.poll)
+        await eventually_async(lambda: self.hub.ready)
         return self
 
     async def __aexit__(self, *_: object) -> None:
