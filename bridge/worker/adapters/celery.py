@@ -89,6 +89,7 @@ class _Adapter:
         self._parent = 0
         self._child = False
         self._warned = False
+        self._guarded: set[type] = set()
 
     def connect(self) -> None:
         """Listen, and stand before the body of each task."""
@@ -102,6 +103,7 @@ class _Adapter:
             (signals.task_retry, self._retry),
             (signals.task_revoked, self._revoked),
             (signals.task_unknown, self._unknown),
+            (signals.celeryd_init, self._guard_all),  # the worker has imported what it will run
             (signals.worker_process_init, self._be_child),
             (signals.worker_process_shutdown, self._shutdown),
         ):
@@ -255,7 +257,8 @@ class _Adapter:
 
     def _guard_all(self, **_: Any) -> None:
         for task in list(self._app.tasks.values()):
-            if not task.name.startswith("celery."):
+            if not task.name.startswith("celery.") and type(task) not in self._guarded:
+                self._guarded.add(type(task))
                 self._guard(type(task))
 
     def _guard(self, cls: Any) -> None:

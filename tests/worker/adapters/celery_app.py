@@ -36,6 +36,13 @@ def make_app(url: str, *, bridged: bool = True) -> Celery:
     if bridged:
         install(app)
     define(app, redis.Redis.from_url(f"{url}/3"))
+    app.finalize()
+
+    @app.task(name="late", shared=False)
+    def late(words: list[str]) -> str:
+        """Defined when the app counts as complete already."""
+        return str(app.tasks["speak"](words))
+
     return app
 
 
