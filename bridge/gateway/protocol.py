@@ -75,6 +75,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # Instances share the keys of their dicts up to thirty; without slots each would be a KB larger.
     __slots__ = (
+        "_answered",
         "_begun",
         "_body_bytes",
         "_clock",
@@ -110,6 +111,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._clock_part = 0
         self._refused = False
         self._place: str | None = None
+        self._answered: RequestResponseCycle | None = None
+        """Of the request that was begun last. What uvicorn calls `cycle` may still wait behind it."""
         self._tell: Callable[[], None] | None = None
         self._gone = False
 
@@ -199,6 +202,11 @@ class GatewayProtocol(HttpToolsProtocol):
         if size > self.settings.max_head_bytes:
             self._refuse(431, "The request's line and headers are too large.", "too_large")
         return self._refused
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin an answer."""
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body. Only reports have large ones, and most requests have none."""
@@ -331,7 +339,11 @@ class GatewayProtocol(HttpToolsProtocol):
         return True
 
     def _say_gone(self) -> None:
+        """Let the application know that nobody is there. It may go on; whatever it says now goes nowhere."""
         self._gone = True
+        if self._answered is not None:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         tell, self._tell = self._tell, None
         if tell is not None:
             tell()
@@ -360,10 +372,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cut()
             return
         if self._answering:
-            # The application may go on; whatever it says now goes nowhere, as if the client had left. What is
-            # pushed would still come here.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
             self._say_gone()
         self._unset_keepalive_if_required()
         body = error_body(message, code)

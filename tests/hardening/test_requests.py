@@ -256,6 +256,21 @@ def test_rubbish_behind_a_request_for_a_stream(gateway: Running, writer: Writer)
             eventually(lambda: gateway.followers("job-1") == 1)
 
 
+@pytest.mark.parametrize("size", [1, 40_000])
+def test_a_request_behind_a_stream_whose_client_leaves(redis_url: str, writer: Writer, size: int) -> None:
+    """Both are forgotten without a word, whether the stream waits for events or for its client: uvicorn by
+    itself would write on, and every such connection would leave a traceback in the log.
+    """
+    writer.open()
+    request = b"GET /tasks/job-1/events HTTP/1.1\r\nHost: test\r\n\r\n"
+    with running(redis_url, heartbeat_seconds=0.05) as gateway:
+        with Viewer(gateway, "", raw=request + HEALTH + b"\r\n", receive_buffer=4096) as viewer:
+            viewer.until(lambda v: len(v.frames) == 1)
+            for _ in range(100):
+                writer.text("x" * size)
+        eventually(lambda: (gateway.followers(), gateway.connections()) == (0, 0))
+
+
 def test_oversized_headers_behind_a_stream(gateway: Running, writer: Writer) -> None:
     """The stream is broken off, instead of an error being written into it."""
     writer.open().text("a")
