@@ -182,7 +182,7 @@ def test_slow_redis_slows_the_worker(redis_url: str) -> None:
             eventually(stands_still)
             assert not stuck.is_set()
             server.resume()
-            writing.join(10)
+            writing.join(40)
             assert sending.finish()["truncated"] is True
         assert len(text(gateway)) == gateway.gateway.settings.max_task_bytes
 
