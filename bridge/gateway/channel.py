@@ -77,7 +77,7 @@ class Channel(Reads):
     @property
     def view(self) -> View:
         """The fold of all that is held."""
-        self._read_all()
+        self.read_all()
         return self._content.view
 
     @property
@@ -87,13 +87,18 @@ class Channel(Reads):
 
     def view_json(self) -> bytes:
         """The view as JSON, encoded once per change however many poll."""
-        self._read_all()
+        self.read_all()
         return self._content.json()
 
     @property
     def size(self) -> int:
         """About how many bytes of memory it takes: the view and the history."""
         return self._history.bytes + self._history.size + self._content.size
+
+    def read_all(self) -> None:
+        """Rule 5. Merging needs it as well."""
+        if not self._content.read():
+            self.heal("unreadable", whole=True)
 
     def heal(self, why: Heal, *, whole: bool = False) -> None:
         """Ask for a read, because what is held isn't all there is, or, with `whole`, isn't right."""
@@ -153,7 +158,7 @@ class Channel(Reads):
 
     def forget_history(self) -> None:
         """Give memory back: drop the events that no follower is in the midst of. They can be read again."""
-        self._read_all()  # what waits to be read would keep them
+        self.read_all()  # what waits to be read would keep them
         needed = [f.position.seq for f in self.followers if f.generation == self.generation]
         self._history.forget(min(needed, default=self._history.seq))
 
@@ -165,7 +170,7 @@ class Channel(Reads):
         Nothing is also the answer while a read must come first; the follower is woken when it is there.
         """
         had = follower.position
-        self._read_all()
+        self.read_all()
         restarted = self._resolve(follower)
         if restarted is None:
             return None
@@ -181,7 +186,7 @@ class Channel(Reads):
 
         The flag, or a `Reset` among the entries, means: forget what you had.
         """
-        self._read_all()
+        self.read_all()
         restarted = self._resolve(follower)
         if restarted is None:
             return None
@@ -242,11 +247,6 @@ class Channel(Reads):
 
     def _ask_for_read(self) -> None:
         self._want_read(self)
-
-    def _read_all(self) -> None:
-        """Rule 5. Merging needs it as well."""
-        if not self._content.read():
-            self.heal("unreadable", whole=True)
 
     def _wake_all(self) -> None:
         for follower in tuple(self.followers):

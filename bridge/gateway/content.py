@@ -1,7 +1,8 @@
 """What the events say that a channel holds: their fold, brought up to date when somebody asks for it.
 
 Most events are handed on by a gateway that nobody asks what they say, so they wait here unread. Only those
-that can change more than what the view shows (the end above all) are read at once, with all before them.
+that can change more than what the view shows (the end above all) are read at once, with all before them. No
+more wait than are read in a few milliseconds, in which nothing else goes out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ log = logging.getLogger("bridge.gateway")
 
 _ONLY_SHOWN: Final = frozenset({"chunk", "progress", "data"})
 """Kinds of events that change nothing but what the view shows."""
+_MOST_UNREAD: Final = 1000
 
 
 class Content:
@@ -50,7 +52,8 @@ class Content:
         """Take in the events that come next. False: as `read`."""
         self._json = None
         self._unread += entries
-        return all(entry.kind in _ONLY_SHOWN for entry in entries) or self.read()
+        waits = len(self._unread) < _MOST_UNREAD and all(entry.kind in _ONLY_SHOWN for entry in entries)
+        return waits or self.read()
 
     def read(self) -> bool:
         """Bring the view up to date. False: some event can't be read, and counts as one of unknown kind."""

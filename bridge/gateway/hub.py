@@ -152,6 +152,7 @@ class Hub:
         just be quicker: the log is read first.
         Raises `StoreUnavailable` when Redis doesn't answer, `StoreError` when this task can't be read.
         """
+        channel.read_all()  # what can't be read is then read from the log
         doubtful = self._audit.doubtful
         ahead = channel.loaded and seen > channel.position
         if channel.loaded and not (doubtful or ahead or channel.reading or channel.read_due):

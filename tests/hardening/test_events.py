@@ -130,6 +130,30 @@ def test_json_depth_and_numbers(
     assert_no_bugs(caplog)
 
 
+@pytest.mark.parametrize("data", [b'{"text":good}', b'{"text":0}'], ids=["as long", "shorter"])
+def test_messages_that_do_not_say_what_the_log_says(
+    watched: Running, writer: Writer, data: bytes, expected_errors: list[str]
+) -> None:
+    """What can't be read is read from the log, before anybody is told of it as the task's state; who was
+    handed it is reset.
+    """
+    expected_errors.append("its log is read again")
+    writer.open()
+    with watch(watched) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        writer.elsewhere = True
+        position = writer.text("a", "good").position
+        writer.elsewhere = False
+        writer.client.publish(
+            writer.keys.channel("job-1"), b'%s\nchunk {"text":"a"}\nchunk %s' % (str(position).encode(), data)
+        )
+        viewer.until(lambda v: len(v.frames) == 3)
+        answer = watched.get("/tasks/job-1/status")
+        assert (answer.json()["text"], answer.headers["etag"]) == ("agood", f'"{position}"')
+        viewer.until(lambda v: v.frames[-1].event == "chunk" and "agood" in v.frames[-1].data)
+        assert [frame.event for frame in viewer.frames[3:]] == ["reset", "state", "chunk"]
+
+
 READABLE: dict[str, bytes] = {
     "depth as deep as may be": b"[" * 100 + b"]" * 100,
     "a number of many digits": b"9" * 4000,
