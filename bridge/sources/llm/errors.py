@@ -158,7 +158,7 @@ def _retry_after(headers: Mapping[str, str], body: Any, now: datetime) -> float 
     if seconds is None and value:
         try:
             date = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # the second for a year or a zone of many digits
             return None
         # A date without a zone is one in UTC that nobody could say of.
         date = date if date.tzinfo else date.replace(tzinfo=UTC)

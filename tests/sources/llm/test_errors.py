@@ -64,6 +64,8 @@ def test_the_status_alone_is_enough(status: int, expected: str) -> None:
         ({"retry-after": "Wed, 31 Dec 2025 00:00:00 GMT"}, "", 0.0),
         ({}, {"error": {"details": [{"@type": "…RetryInfo", "retryDelay": "17.5s"}]}}, 17.5),
         ({"retry-after": "soon"}, "", None),
+        ({"retry-after": "Wed, 21 Oct 99999999999999 07:28:00 GMT"}, "", None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 +999999999999999999"}, "", None),
         ({"retry-after": "-3"}, "", None),
         ({"retry-after": "nan"}, "", None),
         ({"retry-after": "1e9"}, "", None),
