@@ -33,6 +33,8 @@ their JSON says, or that text itself where it is none."""
 
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 """The longest line or event of a stream. A picture in one would not fit, and is no text."""
+MAX_TEXT: Final = 32 * 1024 * 1024
+"""Characters of one answer, of all its fields: more than a task holds, and not for ever."""
 LONGEST_REASON: Final = 100
 MAX_CALLS: Final = 1000
 MAX_CALL_BYTES: Final = 4 * 1024 * 1024
@@ -88,6 +90,7 @@ class Answer:
         self._places: dict[int, _Call] = {}
         self._call_bytes = 0
         self._told = 0
+        self._said = 0
 
     @property
     def whole(self) -> bool:
@@ -110,6 +113,9 @@ class Answer:
         if text:
             # Two halves that have met are one character after this; a half that stays alone is U+FFFD.
             self._events.append(Chunk(utf8(text).decode(), field))
+            self._said += len(text)
+        if self._said > MAX_TEXT:
+            self.fail(INTERRUPTED, f"the answer is longer than {MAX_TEXT} characters")
 
     def call(self, place: int, *, call_id: str = "", name: str = "", arguments: str = "") -> None:
         """A piece of a call. Pieces of one call have the same place; another id there is another call."""

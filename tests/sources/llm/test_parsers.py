@@ -184,6 +184,17 @@ def test_empty_pieces_are_no_signs_of_life() -> None:
     assert parser.answer.pieces == pieces == 1
 
 
+def test_text_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that writes without end is stopped; what came is there."""
+    monkeypatch.setattr(module, "MAX_TEXT", 10)
+    parser = OpenAIParser()
+    events = parser.feed(sse(chunk({"content": "12345"}), chunk({"reasoning": "67890"})))
+    assert (len(events), parser.answer.failure) == (2, None)
+    assert parser.feed(sse(chunk({"content": "!"}), chunk({"content": "?"}))) == [Chunk("!")]
+    assert parser.answer.failure is not None
+    assert parser.answer.failure.code == "interrupted"
+
+
 def test_calls_are_bounded() -> None:
     """A model that calls without end is stopped, in number and in bytes."""
     parser = OpenAIParser()
