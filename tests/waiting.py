@@ -76,3 +76,9 @@ async def eventually_async(predicate: Callable[[], Any], *, timeout: float = DEA
         if watch.expired():
             raise watch.verdict()
         await asyncio.sleep(_INTERVAL_SECONDS)
+
+
+async def go_on_for(seconds: float) -> None:
+    """Let time pass in which something must not happen, or may as well have begun."""
+    later = time.monotonic() + seconds
+    await eventually_async(lambda: time.monotonic() > later)

@@ -8,8 +8,10 @@ Rules
    the provider; however long whoever reads us takes, the provider isn't blamed for it.
 3. **Leaving.** However the reading ends, cancelled or closed or done, the connection is closed with it, at
    once: that is how a provider learns that no more tokens are wanted. Only a body that was read to its end
-   gives its connection back.
-4. **Size.** A line or event, an answer in one piece, and an error's body have each their most.
+   gives its connection back; where somebody else's client could use it again, an answer that is whole has
+   `LAST_SECONDS` for that.
+4. **Size.** A line or event, an answer in one piece, and an error's body have each their most; the text of an
+   answer has it in `answer`.
 5. An answer that is whole stays so, whatever the connection does after it. For what may follow (the usage, an
    end marker) there are `TAIL_SECONDS`.
 6. `Content-Type: application/json`, also where a stream was asked for, is the answer in one piece.
@@ -41,6 +43,9 @@ MAX_ERROR_BYTES: Final = 64 * 1024
 ERROR_SECONDS: Final = 10.0
 """For the body of an error, which is only for the log and for what it says of waiting."""
 TAIL_SECONDS: Final = 5.0
+LAST_SECONDS: Final = 0.1
+"""For what stands after the end marker, of which nothing counts."""
+MAX_LAST_BYTES: Final = 64 * 1024
 WRITE_SECONDS: Final = 30.0
 
 T = TypeVar("T")
@@ -133,6 +138,8 @@ async def exchange(
                     yield event
             for event in parser.close():
                 yield event
+            if http is not None and parser.answer.whole:
+                await one.finish()
         finally:
             await one.close()
 
@@ -215,6 +222,11 @@ class _Exchange:
         except (httpx.HTTPError, httpx.StreamError, TimeoutError) as error:
             return bytes(gathered), error
         return bytes(gathered), None
+
+    async def finish(self) -> None:
+        """Read a body of which nothing counts any more to its end, if that is near."""
+        self.clock.hurry(LAST_SECONDS)
+        await self._gather(MAX_LAST_BYTES)
 
     async def close(self) -> None:
         """Let go of the connection; if the body wasn't read to its end, the other side sees it close."""

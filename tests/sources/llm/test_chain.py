@@ -18,6 +18,7 @@ from bridge.sources.llm.errors import MESSAGES, Failure
 from bridge.store.embedded import free_port
 from tests.sources.llm.recordings import OPENAI, chunk, sse
 from tests.sources.llm.scripted import JSON, Answer, provider
+from tests.waiting import eventually_async
 
 ASK = Request("Hi")
 DONE = End("succeeded", result={"finish_reason": "stop"})
@@ -240,12 +241,13 @@ async def test_a_retry_after_of_zero_comes_to_an_end(slept: list[float]) -> None
 
 async def test_a_cancelled_pause_and_a_closed_chain_stop_at_once() -> None:
     """Nothing is asked any more, and the provider that was answering sees its connection close."""
-    chain = FailoverChain([down("a", "overloaded", 50.0)], patience_seconds=60)
-    waiting = asyncio.ensure_future(_all(chain))
-    await asyncio.sleep(0)
+    tired = down("a", "overloaded", 50.0)
+    waiting = asyncio.ensure_future(_all(FailoverChain([tired], patience_seconds=60)))
+    await eventually_async(lambda: tired.closed)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    assert tired.asked == 1
     gone = OpenAI("m", base_url=f"http://127.0.0.1:{free_port()}")
     async with provider(Answer([sse(chunk({"content": "x"}))], then="hold")) as server:
         chain = FailoverChain([gone, OpenAI("m", base_url=server.url)])

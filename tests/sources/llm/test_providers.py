@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
@@ -20,7 +20,7 @@ from bridge.sources.llm.providers import LONGEST_DETAIL
 from bridge.store.embedded import free_port
 from tests.sources.llm.recordings import ANTHROPIC, GEMINI, OLLAMA, OPENAI, Recording, chunk, sse
 from tests.sources.llm.scripted import JSON, Answer, ask, provider
-from tests.waiting import eventually_async
+from tests.waiting import eventually_async, go_on_for
 
 KEY = "sk-0123456789-secret"
 SOON = 0.15
@@ -129,6 +129,15 @@ async def test_what_takes_too_long_has_failed(limits: Limits, answer: Answer, te
         texts, end, _ = await ask(OpenAI("m", base_url=server.url, limits=limits))
         await server.hung_up.wait()
     assert texts.get("text", "") == text
+    assert end.error is not None
+    assert end.error["code"] == "timeout"
+
+
+async def test_a_handshake_that_never_comes_has_the_time_of_a_connect() -> None:
+    """Who takes a connection and then says nothing is not there."""
+    async with provider(Answer()) as server:
+        secure = server.url.replace("http:", "https:")
+        _, end, _ = await ask(OpenAI("m", base_url=secure, limits=Limits(connect_seconds=SOON)))
     assert end.error is not None
     assert end.error["code"] == "timeout"
 
@@ -284,21 +293,35 @@ async def test_a_request_that_this_provider_can_not_say_is_not_sent() -> None:
 # Leaving
 
 
-async def test_leaving_closes_the_connection_at_once() -> None:
-    """So that no more tokens are paid for."""
-    async with provider(Answer([HELLO], then="hold")) as server:
-        async with aclosing(OpenAI("m", base_url=server.url).events(Request("Hi"))) as events:
+@pytest.mark.parametrize("shared", [False, True])
+async def test_leaving_closes_the_connection_at_once(shared: bool) -> None:
+    """So that no more tokens are paid for; also where somebody else's client would keep it."""
+    async with provider(Answer([HELLO], then="hold")) as server, httpx.AsyncClient() as http:
+        one = OpenAI("m", base_url=server.url, http=http if shared else None)
+        async with aclosing(one.events(Request("Hi"))) as events:
             await anext(events)
             assert not server.hung_up.is_set()
         await server.hung_up.wait()
 
 
-@pytest.mark.parametrize("answer", [Answer(mute=True), Answer([HELLO], then="hold")])
-async def test_a_cancelled_wait_closes_the_connection(answer: Answer) -> None:
-    """Before the first token and between two."""
-    async with provider(answer) as server:
-        asking = asyncio.ensure_future(ask(OpenAI("m", base_url=server.url)))
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(mute=True),
+        Answer([HELLO], then="hold"),
+        Answer([HELLO[:-30]], then="hold"),
+        Answer([b"{"], headers=JSON, then="hold"),
+        Answer([b"{"], 500, JSON, then="hold"),
+    ],
+    ids=["first token", "between tokens", "within a token", "whole answer", "error"],
+)
+async def test_a_cancelled_wait_closes_the_connection(answer: Answer, shared: bool) -> None:
+    """Whatever it waits for."""
+    async with provider(answer) as server, httpx.AsyncClient() as http:
+        asking = asyncio.ensure_future(ask(OpenAI("m", base_url=server.url, http=http if shared else None)))
         await eventually_async(lambda: server.asked)
+        await go_on_for(SOON)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -313,6 +336,38 @@ async def test_an_http_client_of_ones_own_is_used_and_stays_open() -> None:
             assert (await ask(one))[1].state == "succeeded"
         assert not http.is_closed
     assert [asked.headers["x-mine"] for asked in server.asked] == ["1", "1"]
+
+
+async def test_a_connection_of_ones_own_client_serves_many_answers() -> None:
+    """The end marker is not the end of the body. One that never ends costs a connection and no time."""
+    connections: list[list[bytes]] = []
+    serving: list[Any] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append([])
+        serving.append(asyncio.current_task())
+        with suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+                connections[-1].append(head)
+                writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                writer.write(b"%x\r\n%s\r\n" % (len(OPENAI.data), OPENAI.data))
+                await writer.drain()
+                if b"x-endless" not in head:
+                    writer.write(b"0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with httpx.AsyncClient() as http:
+        for headers in ({}, {}, {"x-endless": "1"}, {}):
+            one = OpenAI("m", base_url=url, http=http, headers=headers)
+            assert (await ask(one))[1].state == "succeeded"
+    server.close()
+    await asyncio.gather(*serving)
+    assert [len(requests) for requests in connections] == [3, 1]
 
 
 # Keys
