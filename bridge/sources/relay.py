@@ -4,8 +4,8 @@ more.
 Rules
 -----
 1. The task is given all that the source yields, in order. The source's `End` says what the task's will be; a
-   source that just ends has succeeded. The task itself ends where its block does: what `relay` has told it
-   can still be told otherwise.
+   source that just ends has succeeded, and one that was cancelled from elsewhere has failed. The task itself
+   ends where its block does: what `relay` has told it can still be told otherwise.
 2. The source is stopped when the hook says so: cancelled, or superseded by a newer attempt. Only if asked to,
    also when nobody has watched for a while; nobody knowing who watches is no such while. A silent source is
    no exception: the task is asked every `ASK_SECONDS`, which costs no I/O.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, Self
 
 from bridge.events import MAIN_FIELD, Chunk, Data, End, Event, Progress
@@ -30,6 +30,7 @@ UNWATCHED: Final = {
     "code": "unwatched",
     "message": "The work was stopped, because nobody was watching any more.",
 }
+STOPPED: Final = {"code": "cancelled", "message": "The work was cancelled where it ran."}
 
 
 class Reports(Protocol):
@@ -54,6 +55,25 @@ class Reports(Protocol):
         self, code: str, message: str, result: Any = None, usage: Mapping[str, Any] | None = None
     ) -> None:
         """It has failed."""
+
+
+class NoTask:
+    """Stands where there is no task: it hears all and says nothing."""
+
+    cancel_requested: Final = False
+    watchers: Final = None
+
+    def report_progress(self, *_: object, **__: object) -> bool:
+        """Go on."""
+        return True
+
+    def succeed(self, result: Any = None, usage: Mapping[str, Any] | None = None) -> None:
+        """Nothing."""
+
+    def fail(
+        self, code: str, message: str, result: Any = None, usage: Mapping[str, Any] | None = None
+    ) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +153,7 @@ class Watch:
 
 
 async def relay(
-    task: Reports, source: AsyncGenerator[Event, None], *, stop_when_unwatched: float | None = None
+    task: Reports | None, source: AsyncGenerator[Event, None], *, stop_when_unwatched: float | None = None
 ) -> Outcome:
     """Give a task what a source yields, to the source's end; how it went.
 
@@ -144,8 +164,11 @@ async def relay(
     has followed the task for so many seconds. A gateway counts as following for its `linger_seconds` (30)
     after the last stream or poll.
 
+    Without a task (`bridge.current_task()` is None outside of any) the work is done all the same.
+
     Raises what the source raises; sources of this package don't, for what goes wrong out there.
     """
+    task = NoTask() if task is None else task
     texts: list[str] = []
     data: dict[str, Any] = {}
 
@@ -163,7 +186,7 @@ async def relay(
 
 
 def relay_sync(
-    task: Reports, source: AsyncGenerator[Event, None], *, stop_when_unwatched: float | None = None
+    task: Reports | None, source: AsyncGenerator[Event, None], *, stop_when_unwatched: float | None = None
 ) -> Outcome:
     """`relay` for work that is no coroutine, such as a Celery task: in an event loop of its own.
 
@@ -236,6 +259,8 @@ def conclude(task: Reports, end: End | None, *, told: bool, unwatched: bool = Fa
         return ("cancelled" if task.cancel_requested else "superseded"), end
     if unwatched:
         return _fail(task, End("failed", UNWATCHED))
+    if end.state == "cancelled":
+        return _fail(task, replace(end, error=STOPPED))
     return "succeeded", end
 
 

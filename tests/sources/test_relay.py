@@ -12,11 +12,11 @@ import redis
 import bridge
 from bridge.events import Chunk, Data, End, Event, Progress
 from bridge.settings import Settings
-from bridge.sources.relay import ASK_SECONDS, relay, relay_sync
+from bridge.sources.relay import ASK_SECONDS, Watch, relay, relay_sync
 from bridge.store.connect import keys_for
 from bridge.worker import process
 from tests.gateway.running import running
-from tests.waiting import eventually_async
+from tests.waiting import eventually_async, go_on_for
 from tests.worker.conftest import brisk
 from tests.worker.logs import call, end_of, read_view
 
@@ -82,6 +82,25 @@ async def test_a_source_that_just_ends_has_succeeded(settings: Settings, redis_c
     assert end_of(redis_client, "t").state == "succeeded"
 
 
+async def test_a_source_that_was_cancelled_elsewhere_has_failed(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Nobody has asked this task to stop, and half its work is no success."""
+    async with bridge.task("t") as task:
+        outcome = await relay(task, Source(Chunk("half"), End("cancelled", result=1)).events())
+    said = end_of(redis_client, "t")
+    assert (said.state, said.error, said.result) == ("failed", outcome.error, 1)
+    assert (outcome.state, outcome.error and outcome.error["code"]) == ("failed", "cancelled")
+
+
+async def test_outside_of_any_task_the_work_is_done_all_the_same() -> None:
+    """As with the hook: what a task queue runs is not broken by a bridge that isn't there."""
+    outcome = await relay(bridge.current_task(), Source(*EVENTS).events(), stop_when_unwatched=0.0)
+    assert (outcome.state, outcome.text, outcome.data) == ("succeeded", "Hello", {"sources": [1, 2]})
+    error = {"code": "overloaded", "message": "Later."}
+    assert (await relay(None, Source(End("failed", error)).events())).error == error
+
+
 async def test_a_source_that_failed_fails_its_task(settings: Settings, redis_client: redis.Redis) -> None:
     """With its code, what there is all the same, and what it cost; the partial text stays."""
     error = {"code": "overloaded", "message": "Later."}
@@ -141,6 +160,39 @@ async def test_a_newer_attempt_stops_the_source(settings: Settings, redis_client
     assert read_view(redis_client, "t").attempt == 2
 
 
+async def test_a_source_that_has_begun_is_closed_also_by_a_task_that_was_told_to_stop() -> None:
+    """Whoever looked at its first event has opened what it holds."""
+    task, source = Fake(0), Source(Chunk("x"), endless=True)
+    events = source.events()
+    await anext(events)
+    task.go_on = False
+    assert (await relay(task, events)).state == "superseded"
+    assert source.closed
+
+
+async def test_a_cancellation_from_outside_is_not_lost_while_the_source_is_being_stopped() -> None:
+    """Both may come at once; then nobody may take the work's cancellation for the task's."""
+    task, closing, closed = Fake(0), asyncio.Event(), asyncio.Event()
+
+    async def slow_to_close() -> AsyncGenerator[Event, None]:
+        try:
+            yield Chunk("x")
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            closing.set()
+            await closed.wait()
+            raise
+
+    relaying = asyncio.ensure_future(relay(task, slow_to_close()))
+    await asyncio.sleep(0)
+    task.go_on = False
+    await closing.wait()
+    relaying.cancel()
+    closed.set()
+    with pytest.raises(asyncio.CancelledError):
+        await relaying
+
+
 async def test_a_task_that_was_told_to_stop_starts_no_source(settings: Settings) -> None:
     """A cancel that came first costs nothing."""
     source = Source(Chunk("never"))
@@ -185,9 +237,7 @@ async def test_nobody_watching_stops_only_who_asked_for_that(
         await eventually_async(lambda: task.watchers == 1)
         relaying = asyncio.ensure_future(relay(task, source.events(), stop_when_unwatched=0.2))
         await source.begun.wait()
-        loop = asyncio.get_running_loop()
-        later = loop.time() + 0.5
-        await eventually_async(lambda: loop.time() > later)
+        await go_on_for(0.5)
         assert not relaying.done()
         gateway.close()
         outcome = await relaying
@@ -222,17 +272,18 @@ async def test_who_polls_a_gateway_watches(settings: Settings, redis_client: red
     assert (view["state"], view["error"]["code"], view["text"]) == ("failed", "unwatched", "paid for")
 
 
-class Unknown:
-    """A task of which nobody knows who watches it, or that nobody watches."""
+class Fake:
+    """A task of which nobody knows who watches it, or so many."""
 
     cancel_requested = False
 
     def __init__(self, watchers: int | None) -> None:
         self.watchers = watchers
         self.ended = ""
+        self.go_on = True
 
     def report_progress(self, *_: Any, **__: Any) -> bool:
-        return True
+        return self.go_on
 
     def succeed(self, result: Any = None, usage: Any = None) -> None:
         self.ended = "succeeded"
@@ -244,12 +295,10 @@ class Unknown:
 @pytest.mark.parametrize(("watchers", "seconds"), [(None, 0.0), (1, 0.0), (0, None)])
 async def test_what_nobody_knows_stops_nothing(watchers: int | None, seconds: float | None) -> None:
     """Redis may be away; and who didn't ask for it is never stopped."""
-    task, source = Unknown(watchers), Source(endless=True)
+    task, source = Fake(watchers), Source(endless=True)
     relaying = asyncio.ensure_future(relay(task, source.events(), stop_when_unwatched=seconds))
     await source.begun.wait()
-    loop = asyncio.get_running_loop()
-    later = loop.time() + 3 * ASK_SECONDS
-    await eventually_async(lambda: loop.time() > later)
+    await go_on_for(3 * ASK_SECONDS)
     assert not relaying.done()
     relaying.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -257,9 +306,20 @@ async def test_what_nobody_knows_stops_nothing(watchers: int | None, seconds: fl
     assert not task.ended
 
 
+async def test_who_comes_back_is_waited_for_anew() -> None:
+    """The time begins when the last one leaves, however often they come and go."""
+    task = Fake(0)
+    with Watch(task, unwatched_seconds=4 * ASK_SECONDS) as watch:
+        for task.watchers in (0, 1) * 4:
+            await go_on_for(ASK_SECONDS)
+            assert watch.ask()
+        task.watchers = 0
+        await eventually_async(lambda: watch.unwatched)
+
+
 async def test_patience_of_zero_stops_at_once() -> None:
     """As soon as it is known that nobody watches."""
-    task = Unknown(0)
+    task = Fake(0)
     outcome = await relay(task, Source(Chunk("x"), endless=True).events(), stop_when_unwatched=0.0)
     assert (outcome.state, task.ended) == ("failed", "unwatched")
 
@@ -282,4 +342,4 @@ def test_work_that_is_no_coroutine(settings: Settings, redis_client: redis.Redis
 async def test_a_second_event_loop_is_refused() -> None:
     """With the way to do it."""
     with pytest.raises(RuntimeError, match="await relay"):
-        relay_sync(Unknown(None), Source().events())
+        relay_sync(Fake(None), Source().events())
