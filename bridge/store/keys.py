@@ -57,3 +57,7 @@ class Keys:
     def note_lease(self, name: str) -> str:
         """Which process does that now."""
         return f"{self.prefix}note:{{{name}}}:lease"
+
+    def note_holder(self, name: str) -> str:
+        """Which process did so last, whether or not it still does."""
+        return f"{self.prefix}note:{{{name}}}:holder"

@@ -5,7 +5,7 @@ Rules
 1. **One at a time.** Who does something holds its lease. A process that dies lets it run out; one that ends
    gives it back. While Redis is away nobody can take it, so whoever holds it goes on.
 2. **Written under the lease only.** A process that lost its lease (frozen for longer than it lasts, say) can
-   note nothing, and is told with `LeaseLost`.
+   note nothing, and is told with `LeaseLost`, also when who took over has given the lease back since.
 3. **Everything ends**: leases by `lease_seconds`, notes by `live_ttl_seconds`.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -95,10 +96,12 @@ class Hold:
         self._name = name
         self._token = secrets.token_hex(16)
         self._renewing: asyncio.Task[None] | None = None
+        self._sure_until = 0.0
+        """Until then, by the monotonic clock, nobody else can have the lease."""
 
     async def take(self) -> bool:
         """Whether it is ours now."""
-        mine, self.note = await self._hold(self._notes.lease_seconds)
+        mine, self.note = await self._hold(self._notes.lease_seconds, take=True)
         return mine
 
     async def write(self, note: bytes) -> None:
@@ -113,19 +116,39 @@ class Hold:
         if self.lost:
             raise LeaseLost("another process has taken this over")
 
-    async def _hold(self, seconds: float, note: bytes | None = None) -> tuple[bool, bytes]:
-        call = self._notes.calls.hold(self._name, self._token, int(seconds * 1000), note)
+    async def confirm(self) -> None:
+        """Raise `LeaseLost` when another process has taken over.
+
+        Asks Redis where the lease may have run out without anybody here noticing: after a freeze everything
+        that was due is done at once, before the next renewal has its answer.
+        """
+        if time.monotonic() >= self._sure_until:
+            await self._prolong()
+        self.check()
+
+    async def _hold(
+        self, seconds: float, note: bytes | None = None, *, take: bool = False
+    ) -> tuple[bool, bytes]:
+        asked = time.monotonic()
+        call = self._notes.calls.hold(self._name, self._token, int(seconds * 1000), note, take=take)
         mine, kept = await self._notes.run(call)
+        if mine:
+            self._sure_until = asked + seconds
         return bool(mine), bytes(kept)
+
+    async def _prolong(self) -> None:
+        try:
+            mine, _ = await self._hold(self._notes.lease_seconds)
+            self.lost = not mine
+        except StoreError as error:
+            log.debug("a lease couldn't be renewed: %s", error)
+            # Nobody can take it now, so it isn't asked for before each step.
+            self._sure_until = time.monotonic() + self._notes.lease_seconds / 3
 
     async def _renew(self) -> None:
         while not self.lost:
             await asyncio.sleep(self._notes.lease_seconds / 3)
-            try:
-                mine, _ = await self._hold(self._notes.lease_seconds)
-                self.lost = not mine
-            except StoreError as error:
-                log.debug("a lease couldn't be renewed: %s", error)
+            await self._prolong()
 
     async def __aenter__(self) -> Self:
         self._renewing = asyncio.create_task(self._renew())

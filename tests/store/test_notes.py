@@ -69,6 +69,40 @@ async def test_who_was_overtaken_can_note_nothing(redis_url: str, redis_client: 
         assert await one.take("a") is None
 
 
+async def test_who_was_overtaken_stays_so(redis_url: str) -> None:
+    """Also where the other has given the lease back since: what that one noted isn't written over."""
+    async with Notes(settings(redis_url, 0.5)) as one, Notes(settings(redis_url)) as two:
+        frozen = await one.take("a")
+        assert frozen is not None
+        other = await eventually_async(lambda: two.take("a"))
+        assert other is not None
+        async with other:
+            await other.write(b"complete")
+        with pytest.raises(LeaseLost):
+            await frozen.write(b"half")
+        again = await two.take("a")
+        assert again is not None
+        assert again.note == b"complete"
+
+
+async def test_who_was_frozen_asks_before_it_goes_on(redis_url: str) -> None:
+    """A lease that may have run out is confirmed, and kept where nobody has taken it."""
+    async with Notes(settings(redis_url, 0.5)) as one, Notes(settings(redis_url)) as two:
+        frozen = await one.take("a")
+        assert frozen is not None
+        await frozen.confirm()
+        with redis.Redis.from_url(redis_url) as client:
+            await eventually_async(lambda: not client.exists(one.keys.note_lease("a")))
+        await frozen.confirm()
+        assert await two.take("a") is None
+        other = await eventually_async(lambda: two.take("a"))
+        assert other is not None
+        async with other:
+            pass
+        with pytest.raises(LeaseLost):
+            await frozen.confirm()
+
+
 async def test_who_was_overtaken_learns_it_by_itself(redis_url: str, redis_client: redis.Redis) -> None:
     """The next renewal tells, also when nothing is noted."""
     async with Notes(settings(redis_url, 0.5)) as one:
@@ -89,8 +123,8 @@ async def test_notes_end(redis_url: str, redis_client: redis.Redis) -> None:
         await notes.write("b", b"y")
         assert await notes.read("b") == b"y"
         assert await notes.read("c") == b""
-        for name in "a", "b":
-            assert 90_000 < int(redis_client.pttl(notes.keys.note(name))) <= 100_000
+        for key in notes.keys.note("a"), notes.keys.note("b"), notes.keys.note_holder("a"):
+            assert 90_000 < int(redis_client.pttl(key)) <= 100_000
 
 
 async def test_without_redis() -> None:
@@ -104,6 +138,7 @@ async def test_without_redis() -> None:
                 with pytest.raises(StoreUnavailable):
                     await notes.read("a")
                 hold.check()
+                await hold.confirm()
                 server.start()
                 with server.client() as client:
                     await eventually_async(

@@ -21,6 +21,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -161,7 +162,7 @@ class Bot:
                 note = await self._sink.notes.read(self._note)
                 return str(json.loads(note)["since"]) if note else ""
             except StoreUnavailable as error:
-                await asyncio.sleep(failures.wait(error))
+                await asyncio.sleep(failures.wait(error, time.monotonic()))
 
     async def _take(self, news: News) -> None:
         """See to what is new, and go on behind it."""
@@ -212,7 +213,7 @@ class Bot:
                 log.warning("the answer %s: %s", asked.task_id, error)
             except (GatewayUnavailable, StoreUnavailable, SinkUnavailable) as error:
                 try:
-                    seconds = failures.wait(error)
+                    seconds = failures.wait(error, time.monotonic())
                 except BridgeError:
                     log.error("the question %s stays without an answer: %s", asked.event_id, error)
                     break

@@ -26,7 +26,7 @@ LONGEST_WAIT: Final = 30.0
 
 
 class Failures:
-    """Counts failures in a row."""
+    """Counts failures in a row; told the time. Patience is `PATIENCE_SECONDS`, or, `forever`, without end."""
 
     def __init__(self, *, forever: bool = False) -> None:
         self._forever = forever
@@ -39,12 +39,17 @@ class Failures:
             log.warning("it works again")
         self._since, self._count = math.inf, 0
 
-    def wait(self, error: BridgeError, *, forever: bool = False) -> float:
-        """Seconds until the next try. Raises `error` when patience is over, if it ever is."""
-        now = time.monotonic()
+    def bear(self, error: BridgeError, now: float, *, forever: bool = False) -> None:
+        """Raise `error` when patience is over. Where it has no end it hasn't begun either."""
+        if forever or self._forever:
+            self._since = now
         self._since = min(self._since, now)
-        if now - self._since > PATIENCE_SECONDS and not (forever or self._forever):
+        if now - self._since > PATIENCE_SECONDS:
             raise error
+
+    def wait(self, error: BridgeError, now: float, *, forever: bool = False) -> float:
+        """Seconds until the next try. Raises `error` when patience is over."""
+        self.bear(error, now, forever=forever)
         if not self._count:
             log.warning("%s; trying again", error)
         grown = min(FIRST_WAIT * 2.0 ** min(self._count, 16), LONGEST_WAIT)
@@ -60,7 +65,7 @@ async def insist(ask: Callable[[], Awaitable[T]], *, forever: bool = False) -> T
         try:
             answer = await ask()
         except SinkUnavailable as error:
-            await asyncio.sleep(failures.wait(error))
+            await asyncio.sleep(failures.wait(error, time.monotonic()))
         else:
             failures.forgive()
             return answer

@@ -113,7 +113,7 @@ class _Answer:
     async def follow(self, newest: Newest, indicator: Indicator) -> None:
         """Until the task has ended and the room shows it."""
         while True:
-            self._hold.check()
+            await self._hold.confirm()
             now, view = time.monotonic(), newest.view
             due = math.inf
             if view is not None:
@@ -149,13 +149,16 @@ class _Answer:
         except LeaseLost:
             raise
         except StoreError as error:
-            drafting.postponed(time.monotonic(), self._failures.wait(error, forever=running))
+            now = time.monotonic()
+            drafting.postponed(now, self._failures.wait(error, now, forever=running))
         except SinkUnavailable as error:
+            now = time.monotonic()
             if error.limited:
+                self._failures.bear(error, now, forever=running)
                 log.info("%s; again in %.1f s", error, error.retry_seconds)
-                drafting.limited(time.monotonic(), error.retry_seconds)
+                drafting.limited(now, error.retry_seconds)
             else:
-                drafting.unanswered(time.monotonic(), self._failures.wait(error, forever=running))
+                drafting.unanswered(now, self._failures.wait(error, now, forever=running))
         except SinkRefused as error:
             if error.code != "M_TOO_LARGE":
                 raise
@@ -197,8 +200,8 @@ def _read(hold: Hold) -> Draft:
 
 def _name(task_id: str, place: Place, user: str) -> str:
     """What an answer's note is found by: which task, for whom, and where."""
-    parts = "\0".join((task_id, user, place.room, place.thread))
-    return f"matrix:{hashlib.sha256(parts.encode()).hexdigest()[:32]}"
+    parts = "\0".join((task_id, user, place.room, place.thread)).encode("utf-8", "surrogatepass")
+    return f"matrix:{hashlib.sha256(parts).hexdigest()[:32]}"
 
 
 def _new_txn() -> str:

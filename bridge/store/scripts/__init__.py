@@ -298,12 +298,14 @@ class Calls:
         """Write to the key of that name, and publish on the channel of that name. Has no `Answer`."""
         return Call(SCRIPTS["probe"], (name,), (name, message))
 
-    def hold(self, name: str, token: str, lease_ms: int, note: bytes | None = None) -> Call:
-        """Take or prolong the lease of that name, or, with 0, give it back; and note something. Answers
-        whether the lease is, or was, `token`'s, and the note.
+    def hold(
+        self, name: str, token: str, lease_ms: int, note: bytes | None = None, *, take: bool = False
+    ) -> Call:
+        """Take (`take`) or prolong the lease of that name, or, with 0, give it back; and note something.
+        Answers whether the lease is, or was, `token`'s, and the note.
         """
-        keys = (self.keys.note_lease(name), self.keys.note(name))
-        args = (token, lease_ms, self.keys.live_ttl_ms)
+        keys = (self.keys.note_lease(name), self.keys.note(name), self.keys.note_holder(name))
+        args = (token, lease_ms, self.keys.live_ttl_ms, int(take))
         return Call(SCRIPTS["hold"], keys, args if note is None else (*args, note))
 
 

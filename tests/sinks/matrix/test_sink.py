@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from threading import Thread
 
 import pytest
 
-from bridge.errors import GatewayUnavailable, SinkRefused, TaskNotFound
+from bridge.errors import GatewayUnavailable, LeaseLost, SinkRefused, TaskNotFound
 from bridge.events import UNKNOWN_TASK_END, Chunk, End, Reset, State
 from bridge.settings import Settings
 from bridge.sinks.matrix import MatrixSink, Place, Style
@@ -343,6 +344,32 @@ async def test_two_sinks_at_once(room: Room) -> None:
         assert not await other.show("job-1", Place(room.id), Feed().views())
         feed.tell(End("succeeded"))
     await room.sees("a")
+
+
+async def test_a_sink_that_was_frozen_while_another_took_over(room: Room) -> None:
+    """What was due when it fell asleep isn't sent when it wakes: the other has completed the message."""
+    feed = Feed()
+    feed.tell(Chunk("a"))
+
+    async def finish() -> None:
+        complete = Feed()
+        complete.tell(Chunk("abc"), End("succeeded"))
+        async with room.sink() as other:
+            await eventually_async(lambda: other.show("job-1", Place(room.id), complete.views()))
+
+    async with room.sink(lease_seconds=0.5) as sink:
+        showing = asyncio.create_task(sink.show("job-1", Place(room.id), feed.views()))
+        await room.sees("a")
+        feed.tell(Chunk("b"))
+        await asyncio.sleep(0)  # it has read that, and waits for its time
+        thread = Thread(target=asyncio.run, args=(finish(),))
+        thread.start()
+        thread.join()  # meanwhile nothing happens in this loop
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(showing, 20)
+    await room.look()
+    assert room.watcher.bodies == ["abc"]
+    assert LIVE not in next(iter(room.watcher.shown.values()))
 
 
 async def test_a_task_that_is_not_known_any_more(room: Room) -> None:
