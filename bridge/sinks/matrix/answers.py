@@ -27,18 +27,18 @@ _ADVICE: Final = {
 }
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is; an empty one for anything else, such as a proxy's page."""
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that a body is; None for anything else, such as a proxy's page."""
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def refusal(status: int, retry_after: str, body: bytes) -> SinkError:
     """The error that a status which isn't 200 means. `retry_after` is the header, or empty."""
-    said = json_object(body)
+    said = json_object(body) or {}
     code = said["errcode"] if isinstance(said.get("errcode"), str) else ""
     reason = _one_line(said.get("error")) or "no reason given"
     if status == 429:
@@ -54,14 +54,21 @@ def refusal(status: int, retry_after: str, body: bytes) -> SinkError:
         )
     if status == 413:
         return SinkRefused(f"the homeserver finds it too large: {reason}", "M_TOO_LARGE")
-    advice = f"; {_ADVICE[code]}" if code in _ADVICE else ""
+    advice = f"; {_ADVICE[code]}" if code in _ADVICE else _about_the_address(status, code)
     return SinkRefused(f"the homeserver refused: {reason} ({code or status}){advice}", code or str(status))
+
+
+def _about_the_address(status: int, code: str) -> str:
+    """What to look at where it wasn't a homeserver that answered."""
+    if 300 <= status < 400:
+        return "; it sends us elsewhere: give that address as the homeserver's"
+    return "" if code else "; is that the homeserver's address?"
 
 
 def _seconds(milliseconds: object, header: str) -> float | None:
     """How long to wait. The header may hold a date; that is for caches, and counts as none."""
     if isinstance(milliseconds, int | float) and not isinstance(milliseconds, bool) and milliseconds >= 0:
-        return min(milliseconds / 1000, LONGEST_RETRY)
+        return min(milliseconds, LONGEST_RETRY * 1000) / 1000  # in this order: JSON has numbers of any size
     if header.isascii() and header.isdigit():
         return min(float(header), LONGEST_RETRY) if len(header) <= 6 else LONGEST_RETRY
     return None

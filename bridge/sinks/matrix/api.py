@@ -88,7 +88,9 @@ class Homeserver:
         query = {"filter": dumps(filter_).decode(), "timeout": str(int(wait_seconds * 1000))}
         if since:
             query["since"] = since
-        return await self._ask("GET", "/sync", query=query, seconds=ANSWER_SECONDS + wait_seconds)
+        answer = await self._ask("GET", "/sync", query=query, seconds=ANSWER_SECONDS + wait_seconds)
+        _text(answer, "next_batch")  # without it the same would be asked again, at once and for ever
+        return answer
 
     async def _ask(
         self,
@@ -116,7 +118,12 @@ class Homeserver:
             raise SinkUnavailable(f"the homeserver at {shown(self.url)} can't be reached: {said}") from error
         if response.status_code != 200:
             raise refusal(response.status_code, response.headers.get("retry-after", ""), response.content)
-        return json_object(response.content)
+        answer = json_object(response.content)
+        if answer is None:
+            raise SinkUnavailable(
+                f"{shown(self.url)} answers, but not as a homeserver does: is that its address?"
+            )
+        return answer
 
     async def aclose(self) -> None:
         """Close the connections, unless they are those of a client you brought."""

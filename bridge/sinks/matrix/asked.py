@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 from bridge.sinks.matrix.message import TASK, Place
 
@@ -116,7 +117,8 @@ def _mentions(event: Mapping[str, Any], me: str) -> bool:
     if isinstance(mentions, Mapping):
         users = mentions.get("user_ids")
         return isinstance(users, list) and me in users
-    return me in str(content.get("body"))
+    # Such a client's HTML links to who is mentioned; the text has only the name that is shown.
+    return any(me in unquote(str(content.get(name))) for name in ("body", "formatted_body"))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

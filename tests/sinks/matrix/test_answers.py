@@ -17,6 +17,7 @@ from bridge.sinks.matrix.answers import refusal
         ({"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": True}, "2", 2.0),
         ({"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": -1}, "", 5.0),
         ({"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 1e12}, "", 300.0),
+        ({"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 10**400}, "", 300.0),
         ({}, "9" * 30, 300.0),
         ({}, "Wed, 21 Oct 2026 07:28:00 GMT", 5.0),
         (None, "", 5.0),
@@ -45,8 +46,8 @@ def test_a_server_in_trouble_may_be_asked_again(status: int) -> None:
         (403, {"errcode": "M_FORBIDDEN", "error": "User not in\nroom"}, "M_FORBIDDEN", "User not in room"),
         (413, {"errcode": "M_TOO_LARGE", "error": "event too large"}, "M_TOO_LARGE", "event too large"),
         (413, None, "M_TOO_LARGE", "no reason given"),
-        (404, None, "404", "no reason given"),
-        (302, None, "302", "302"),
+        (404, None, "404", "no reason given (404); is that the homeserver's address?"),
+        (302, None, "302", "(302); it sends us elsewhere"),
         (400, {"errcode": 7, "error": ["x"]}, "400", "no reason given"),
     ],
 )

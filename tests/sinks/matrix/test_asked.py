@@ -74,6 +74,8 @@ def test_what_is_no_question(event: Any) -> None:
         ({"m.mentions": {}}, False),
         ({"body": f"{ME}: hello"}, True),
         ({"body": "hello"}, False),
+        ({"formatted_body": f'<a href="https://matrix.to/#/{ME}">Bot</a>: hello'}, True),
+        ({"formatted_body": '<a href="https://matrix.to/#/%40bot%3Aexample.org">Bot</a>'}, True),
     ],
 )
 def test_only_mentions_if_wanted(content: dict[str, Any], meant: bool) -> None:
