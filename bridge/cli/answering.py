@@ -152,9 +152,15 @@ class Answering:
 
 
 def _environ(asked: Asked) -> dict[str, str]:
-    """This process's own, without its secrets, and who asks where, without what can't stand there."""
+    """This process's own, without its secrets, and who asks where, without what can't stand there.
+
+    Redis' address counts as a secret: it may hold a password, and lets whoever has it write into any task.
+    """
     secrets = {
-        each for one in fields(Settings) if one.metadata["secret"] for each in (env_name(one), file_name(one))
+        each
+        for one in fields(Settings)
+        if one.metadata["secret"] or one.name == "redis_url"
+        for each in (env_name(one), file_name(one))
     }
     said = {
         "BRIDGE_TASK_ID": asked.task_id,
@@ -164,4 +170,4 @@ def _environ(asked: Asked) -> dict[str, str]:
         "MATRIX_THREAD": asked.thread,
     }
     kept = {name: value for name, value in os.environ.items() if name not in secrets}
-    return {**kept, **{name: value.replace("\0", "") for name, value in said.items()}}
+    return {**kept, **{name: utf8(value.replace("\0", "")).decode() for name, value in said.items()}}

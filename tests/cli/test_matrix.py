@@ -34,7 +34,8 @@ import os, sys, time, pathlib
 folder, question = pathlib.Path(sys.argv[1]), sys.stdin.read()
 with (folder / "runs").open("a") as file:
     file.write(question + "\\n")
-assert not any(name.startswith("BRIDGE_MATRIX_TOKEN") for name in os.environ), "a secret of the bot's"
+secrets = "BRIDGE_MATRIX_TOKEN", "BRIDGE_REDIS"
+assert not any(name.startswith(secrets) for name in os.environ), "a secret of the bot's"
 assert os.environ["MATRIX_EVENT"] and os.environ["BRIDGE_TASK_ID"].startswith("matrix-")
 print(f"{question}: one", end="", flush=True)
 while (folder / "wait").exists():
