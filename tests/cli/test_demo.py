@@ -56,8 +56,11 @@ def test_it_shows_a_stream_and_leaves_nothing(number: signal.Signals) -> None:
         assert len(started) >= 5  # two workers, a command, the server and the server's supervisor
         process.send_signal(number)
         _, stderr = process.communicate(timeout=30)
-    assert process.returncode == (-number if number == signal.SIGKILL else 0)
-    assert stderr == b""
+    if number == signal.SIGKILL:
+        # Nobody orders the ends then: a worker may still see, and say, that its server is gone.
+        assert process.returncode == -number
+    else:
+        assert (process.returncode, stderr) == (0, b"")
     eventually(lambda: not any(running(pid) for pid in started))
 
 

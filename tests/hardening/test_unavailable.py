@@ -21,7 +21,8 @@ from tests.waiting import eventually
 
 STATUS, EVENTS, CANCEL = "/tasks/job-1/status", "/tasks/job-1/events", "/tasks/job-1/cancel"
 COOKIE = {"Cookie": "session=1"}
-TICKET = bearer(ticket("job-1", settings=Settings(ticket_keys=TICKET_KEY)))
+# Made when the tests are collected, which may be half an hour before this one runs.
+TICKET = bearer(ticket("job-1", ttl=86_400, settings=Settings(ticket_keys=TICKET_KEY)))
 ANN = bearer(signed("RS256", "right", sub="ann"))
 CLOSED = {"Connection": "close"}
 """Or a server that is down would go on to answer on the connections that it has."""
