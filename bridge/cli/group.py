@@ -35,6 +35,18 @@ _EXTRAS: Final = {"matrix": "cli,matrix"}
 """What a command needs, if that isn't the extra `cli` alone."""
 
 
+class _Missing(click.Command):
+    """A command that lacks its packages: the help lists it all the same, and calling it says what it needs."""
+
+    def __init__(self, name: str, needs: str) -> None:
+        super().__init__(name, short_help=needs)
+        self._needs = needs
+
+    def make_context(self, *_: Any, **__: Any) -> click.Context:
+        """Nothing can be parsed for it, not even a call of its own help."""
+        raise errors.Failure(f"`bridge {self.name}` {self._needs}")
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and imports them when they are needed."""
 
@@ -57,10 +69,7 @@ class LazyGroup(click.Group):
             package = error.name or "a package"
             if package.partition(".")[0] == "bridge":
                 raise
-            extras = _EXTRAS.get(name, "cli")
-            raise errors.Failure(
-                f"`bridge {name}` needs {package}: pip install 'bridge[{extras}]'"
-            ) from error
+            return _Missing(name, f"needs {package}: pip install 'bridge[{_EXTRAS.get(name, 'cli')}]'")
         command = getattr(module, name)
         assert isinstance(command, click.Command)
         return command

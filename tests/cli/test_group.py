@@ -52,6 +52,19 @@ finally:
     assert python(code).stdout.strip() == "True set()"
 
 
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_needs_no_extra_but_cli(tmp_path: Path, arguments: list[str]) -> None:
+    """A command that lacks its packages is listed with what it needs, among those that work."""
+    (tmp_path / "nh3.py").write_text("raise ModuleNotFoundError('No module named nh3', name='nh3')")
+    result = python(
+        f"sys.argv[1:] = {arguments!r}; import runpy; runpy.run_module('bridge', run_name='__main__')",
+        tmp_path,
+    )
+    lines = [" ".join(line.split()) for line in (result.stdout + result.stderr).splitlines()]
+    assert any(line.startswith("serve Run a gateway") for line in lines)
+    assert "matrix needs nh3: pip install 'bridge[cli,matrix]'" in lines
+
+
 @pytest.mark.parametrize(
     ("missing", "arguments", "said"),
     [
