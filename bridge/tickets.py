@@ -31,14 +31,14 @@ _LONGEST_SECONDS: Final = 30 * 86400
 def ticket(
     task_id: str,
     *,
-    ttl_seconds: float = 300,
+    ttl: float = 300,
     actions: Collection[str] = ("read",),
     owner: str | None = None,
     settings: Settings | None = None,
 ) -> str:
     """A ticket for one task: text for a URL, `?ticket=…`, or for `Authorization: Bearer …`.
 
-    ttl_seconds: it is valid for so long, rounded up to whole seconds, at most 30 days; a stream that has
+    ttl: for so many seconds it is valid, rounded up to whole seconds, at most 30 days; a stream that has
     begun goes on. actions: of "read" and "cancel". owner: it then counts only as long as the task is this
     owner's, so that an app need not look up whose an id is that a client has named.
 
@@ -46,8 +46,8 @@ def ticket(
     and ModuleNotFoundError where PyJWT isn't installed (``pip install 'bridge[tickets]'``).
     """
     check_task_id(task_id)
-    if not 0 < ttl_seconds <= _LONGEST_SECONDS:  # so written, it refuses NaN too
-        raise InvalidInput(f"ttl_seconds must be more than 0 and at most 30 days (got {ttl_seconds!r})")
+    if not 0 < ttl <= _LONGEST_SECONDS:  # so written, it refuses NaN too
+        raise InvalidInput(f"ttl must be more than 0 and at most 30 days (got {ttl!r})")
     if isinstance(actions, str) or not actions or any(action not in ACTIONS for action in actions):
         raise InvalidInput(f"actions must be some of {', '.join(ACTIONS)} (got {actions!r})")
     if owner == "":
@@ -60,7 +60,7 @@ def ticket(
 
     now = int(time.time())
     grant: dict[str, Any] = {"tasks": [task_id], "actions": [one for one in ACTIONS if one in actions]}
-    claims: dict[str, Any] = {"aud": AUDIENCE, "iat": now, "exp": now + math.ceil(ttl_seconds), CLAIM: grant}
+    claims: dict[str, Any] = {"aud": AUDIENCE, "iat": now, "exp": now + math.ceil(ttl), CLAIM: grant}
     if owner is not None:
         grant["owner"] = claims["sub"] = owner
     return jwt.encode(claims, keys[0], ALGORITHM)

@@ -35,9 +35,7 @@ def test_a_ticket_says_what_it_is_for() -> None:
 
 def test_a_ticket_may_cancel_and_name_an_owner() -> None:
     """Both only where one says so; times are whole seconds, so none is shorter than asked for."""
-    claims = read(
-        ticket("job-42", ttl_seconds=0.2, actions=("cancel", "read"), owner="ann", settings=SETTINGS)
-    )
+    claims = read(ticket("job-42", ttl=0.2, actions=("cancel", "read"), owner="ann", settings=SETTINGS))
     assert claims["bridge"] == {"tasks": ["job-42"], "actions": ["read", "cancel"], "owner": "ann"}
     assert claims["sub"] == "ann"
     assert claims["exp"] - claims["iat"] == 1
@@ -57,11 +55,11 @@ def test_the_key_is_the_process_s_setting() -> None:
     [
         ({"task_id": "a/b"}, InvalidTaskId),
         ({"task_id": "*"}, InvalidTaskId),
-        ({"ttl_seconds": 0}, InvalidInput),
-        ({"ttl_seconds": -1}, InvalidInput),
-        ({"ttl_seconds": float("nan")}, InvalidInput),
-        ({"ttl_seconds": float("inf")}, InvalidInput),
-        ({"ttl_seconds": 31 * 86400}, InvalidInput),
+        ({"ttl": 0}, InvalidInput),
+        ({"ttl": -1}, InvalidInput),
+        ({"ttl": float("nan")}, InvalidInput),
+        ({"ttl": float("inf")}, InvalidInput),
+        ({"ttl": 31 * 86400}, InvalidInput),
         ({"actions": ()}, InvalidInput),
         ({"actions": "read"}, InvalidInput),
         ({"actions": ("read", "write")}, InvalidInput),

@@ -23,6 +23,4 @@ def ticket(task_id: str, ttl: float, cancel: bool, owner: str | None) -> None:
     Authorization: Bearer ...
     """
     actions = ACTIONS if cancel else ("read",)
-    click.echo(
-        make_ticket(task_id, ttl_seconds=ttl, actions=actions, owner=owner, settings=Settings.from_env())
-    )
+    click.echo(make_ticket(task_id, ttl=ttl, actions=actions, owner=owner, settings=Settings.from_env()))

@@ -27,7 +27,7 @@ def test_it_prints_a_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["job-42"], "tickets need BRIDGE_TICKET_KEYS"),
         (["a/b"], "task id"),
-        (["job-42", "--ttl", "0"], "ttl_seconds must be more than 0"),
+        (["job-42", "--ttl", "0"], "ttl must be more than 0"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
