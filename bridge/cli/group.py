@@ -36,7 +36,7 @@ _EXTRAS: Final = {"matrix": "cli,matrix"}
 
 
 class _Missing(click.Command):
-    """A command that lacks its packages: the help lists it all the same, and calling it says what it needs."""
+    """A command that lacks its packages: the help lists it, and calling it says what is missing."""
 
     def __init__(self, name: str, needs: str) -> None:
         super().__init__(name, short_help=needs)
