@@ -62,7 +62,7 @@ def test_a_stream_that_came_to_the_end(
 def test_live_events_are_counted_as_merged_ones_are(
     gateway: Running, writer: Writer, said: Callable[[int], list[dict[str, Any]]]
 ) -> None:
-    """By how far the stream was brought, from its position on."""
+    """By how far the stream was brought, from its position on; and by the bytes of the body."""
     position = str(writer.open().text("old").position)
     with watch(gateway) as first, watch(gateway, after=position) as second:
         for text in ("a", "b"):
@@ -74,6 +74,8 @@ def test_live_events_are_counted_as_merged_ones_are(
         second.to_end()
     lines = said(2)
     assert sorted((line["resumed"], line["events"]) for line in lines) == [(False, 5), (True, 3)]
+    for line in lines:
+        assert line["bytes"] >= len((second if line["resumed"] else first).body)
 
 
 def test_a_replaced_log_is_counted_twice(

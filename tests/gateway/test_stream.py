@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import re
+from collections.abc import Callable
 
 import pytest
 
-from bridge.events import UNKNOWN_TASK_END, Chunk, Data, End, Position, Progress, Reset, State, Unknown
+from bridge import sse
+from bridge.codec import encode
+from bridge.entries import Entry
+from bridge.events import START, UNKNOWN_TASK_END, Chunk, Data, End, Position, Progress, Reset, State, Unknown
+from bridge.gateway.auth.visitor import ANYBODY
+from bridge.gateway.follower import Batch
 from bridge.gateway.history import PIECE_BYTES
+from bridge.gateway.hub import Hub
+from bridge.gateway.stream import StreamFollower
 from bridge.gateway.wire import RETRY_MS
+from bridge.settings import Settings
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
 from tests.gateway.writer import Writer
@@ -387,3 +398,106 @@ def test_what_is_doubtful_sends_nobody_away_for_ever(redis_url: str, writer: Wri
         with watch(gateway, after=str(position)) as viewer:
             viewer.text_is("again")
         relay.cut(links=True)
+
+
+# --- what is written without waking anybody -------------------------------------------------------------
+
+
+class Pipe:
+    """A connection that keeps what is pushed, while it is writable, until its client takes it."""
+
+    def __init__(self) -> None:
+        self.pushed: list[bytes] = []
+        self.writable = True
+        self.taken = 0
+
+    def unsent(self) -> int:
+        return sum(map(len, self.pushed)) - self.taken
+
+    def cut(self) -> bool:
+        return False
+
+    def push(self, chunk: bytes) -> bool:
+        if self.writable:
+            self.pushed.append(chunk)
+        return self.writable
+
+    def when_gone(self, tell: Callable[[], None]) -> bool:
+        return True
+
+
+def batch(at: float, text: str = "x") -> Batch:
+    """One that came at that moment of monotonic time."""
+    event = Chunk(text)
+    one = Batch([Entry(Position(1, 1), event, encode(event))])
+    one.at = at
+    return one
+
+
+async def waiting(pipe: Pipe) -> tuple[StreamFollower, asyncio.Task[bytes]]:
+    """A stream that is up to date, and what it will wake up with."""
+    hub = Hub(Settings(redis_url="redis://127.0.0.1:1/0", heartbeat_seconds=10, stall_timeout_seconds=20))
+    follower = StreamFollower(START, hub, ANYBODY, pipe)
+    task = asyncio.create_task(follower._next())
+    await asyncio.sleep(0)
+    return follower, task
+
+
+async def test_what_is_pushed_counts_as_what_is_sent() -> None:
+    """In bytes, and as a sign of life: the next heartbeat is due so long after it."""
+    pipe = Pipe()
+    follower, task = await waiting(pipe)
+    one = batch(follower.began + 9)
+    assert follower.offer(one)
+    assert pipe.pushed == [one.chunk(follower.dialect)]
+    assert follower.bytes_sent == len(pipe.pushed[0])
+    pipe.taken = follower.bytes_sent
+    follower.tick(follower.began + 18.9)
+    await asyncio.sleep(0)
+    assert not task.done()
+    follower.tick(follower.began + 19)
+    assert await task == sse.HEARTBEAT
+
+
+async def test_a_client_that_takes_some_of_what_is_pushed_is_not_stalled() -> None:
+    """However much more waits for it each time; only one that takes nothing is."""
+    pipe = Pipe()
+    follower, task = await waiting(pipe)
+    for second in range(0, 100, 5):
+        assert follower.offer(batch(follower.began + second, "x" * 100))
+        pipe.taken += 1
+        follower.tick(follower.began + second)
+        assert not follower.stalled
+    follower.tick(follower.began + 114)
+    assert not follower.stalled
+    follower._task = None  # the test's own, which must go on
+    assert follower._takes_nothing(follower.began + 115)
+    task.cancel()
+
+
+async def test_who_can_not_be_written_to_wakes_up() -> None:
+    """And gets the same batch by `send`, which waits; what comes next isn't for it."""
+    pipe = Pipe()
+    pipe.writable = False
+    follower, task = await waiting(pipe)
+    one = batch(follower.began)
+    assert follower.offer(one)
+    assert not follower.offer(batch(follower.began, "later"))
+    assert await task == one.frames(follower.dialect)
+    assert (pipe.pushed, follower.bytes_sent) == ([], 0)
+
+
+def test_a_stream_that_is_over_leaves_nothing_behind(gateway: Running, writer: Writer) -> None:
+    """Also where its connection goes on: nothing keeps it there."""
+    writer.open()
+    with watch(gateway) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        writer.end()
+        viewer.to_end()
+        assert gateway.connections() == 1
+
+        def left() -> int:
+            gc.collect()
+            return sum(isinstance(one, StreamFollower) for one in gc.get_objects())
+
+        eventually(lambda: gateway.inside(left) == 0)
