@@ -154,6 +154,8 @@ class _Exchange:
         self._limits = limits
         self._client = client
         self._response: httpx.Response | None = None
+        self._half_open: Any = None
+        """A connection within its TLS handshake. If that is cancelled, httpcore forgets it unclosed."""
         self._pieces: AsyncIterator[bytes]
 
     async def open(self) -> bool:
@@ -183,8 +185,16 @@ class _Exchange:
             content=self._post.body,
             # Reading has limits of ours: httpx's own starts anew with every byte.
             timeout=httpx.Timeout(None, connect=limits.connect_seconds, write=WRITE_SECONDS),
+            extensions={"trace": self._trace},
         )
         return await self._client.send(request, stream=True, follow_redirects=False)
+
+    async def _trace(self, name: str, info: Mapping[str, Any]) -> None:
+        """What httpcore tells of its steps: its documentation, "Request extensions", "trace"."""
+        if name == "connection.connect_tcp.complete":
+            self._half_open = info["return_value"]
+        elif name == "connection.start_tls.complete" or not name.startswith("connection."):
+            self._half_open = None
 
     @property
     def in_one_piece(self) -> bool:
@@ -232,6 +242,8 @@ class _Exchange:
         """Let go of the connection; if the body wasn't read to its end, the other side sees it close."""
         if self._response is not None:
             await self._response.aclose()
+        if self._half_open is not None:
+            await self._half_open.aclose()
 
     def _fail(self, error: Exception, code: str) -> None:
         late = isinstance(error, TimeoutError | httpx.TimeoutException)

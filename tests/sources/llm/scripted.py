@@ -46,6 +46,8 @@ class Server:
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self.asked: list[Asked] = []
+        self.taken = 0
+        """Connections, whether anything was asked or not."""
         self.hung_up = asyncio.Event()
         """The client closed its connection before the answer was sent to its end."""
         self.url = ""
@@ -62,10 +64,11 @@ class Server:
         await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
         try:
             await self._answer(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client went away, which tests do on purpose
+            self.hung_up.set()  # which tests do on purpose
         finally:
             writer.close()
             with suppress(OSError):

@@ -328,6 +328,20 @@ async def test_a_cancelled_wait_closes_the_connection(answer: Answer, shared: bo
         await server.hung_up.wait()
 
 
+@pytest.mark.parametrize("limits", [Limits(), Limits(total_seconds=SOON)], ids=["cancelled", "in all"])
+async def test_leaving_within_a_handshake_closes_the_connection(limits: Limits) -> None:
+    """There is no answer yet that could be closed."""
+    async with provider(Answer()) as server:
+        secure = OpenAI("m", base_url=server.url.replace("http:", "https:"), limits=limits)
+        asking = asyncio.ensure_future(ask(secure))
+        await eventually_async(lambda: server.taken)
+        if limits == Limits():
+            await go_on_for(SOON)
+            asking.cancel()
+        await asyncio.wait([asking])
+        await server.hung_up.wait()
+
+
 async def test_an_http_client_of_ones_own_is_used_and_stays_open() -> None:
     """Its proxies, certificates and connections serve many requests."""
     async with provider(Answer([OPENAI.data])) as server, httpx.AsyncClient(headers={"x-mine": "1"}) as http:
