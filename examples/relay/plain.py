@@ -32,4 +32,6 @@ async def answer(job_id: str, question: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(answer(*sys.argv[1:3]))
+    if len(sys.argv) != 3:
+        sys.exit('usage: python plain.py TASK_ID "QUESTION"')
+    asyncio.run(answer(*sys.argv[1:]))
