@@ -24,7 +24,8 @@ def refusal(status: int, body: bytes) -> ClientError:
         return GatewayUnavailable(f"the gateway can't serve now: {said or 'no reason given'} ({status})")
     if status == 404:
         return TaskNotFound(f"{said or 'no such task, or no gateway at this address'} (404)")
-    return RequestRefused(f"the gateway refused: {said or 'no reason given'} ({status})")
+    hint = "; ticket=… or BRIDGE_TICKET says what lets you in" if status == 401 else ""
+    return RequestRefused(f"the gateway refused: {said or 'no reason given'} ({status}){hint}")
 
 
 def _said(body: bytes) -> tuple[str, str]:

@@ -31,6 +31,12 @@ def test_statuses(status: int, error: type[ClientError]) -> None:
         assert type(refusal(status, body)) is error
 
 
+def test_who_has_no_ticket_is_told_where_to_put_one() -> None:
+    """A 401 says what to do next, in Python and on the command line; other refusals don't."""
+    assert "BRIDGE_TICKET" in str(refusal(401, b""))
+    assert "BRIDGE_TICKET" not in str(refusal(403, b""))
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
