@@ -23,7 +23,6 @@ from tests.gateway.running import running
 from tests.processes import program
 from tests.proxy import Proxy
 from tests.sinks.matrix.synapse import Synapse, User, Watcher
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("synapse")
 
@@ -166,7 +165,7 @@ def test_a_sink_that_was_killed_before_it_knew_what_it_had_sent(
         with bridge.task("job-1") as task:
             first = show("--thinking", "", BRIDGE_MATRIX_HOMESERVER=relay.http)
             task.report_progress(message="begun")
-            eventually(lambda: place.watcher.look() is not None and place.watcher.typing)
+            place.watcher.until(lambda seen: seen.typing)
             relay.silence(links=False, way="down")
             task.report_progress("before")
             place.watcher.wait_for("before")
@@ -191,7 +190,7 @@ def test_a_signal_stops_the_showing_in_order(
         place.watcher.wait_for("a")
         showing.send_signal(number)
         assert showing.wait(20) == 128 + number
-        eventually(lambda: place.watcher.look() is not None and place.watcher.typing[-1:] == [[]])
+        place.watcher.until(lambda seen: seen.typing[-1:] == [[]])
         assert task.report_progress("b")
         again = show()
     assert again.wait(20) == 0
@@ -246,14 +245,14 @@ def test_of_two_bots_one_answers(place: Place, listen: Callable[..., subprocess.
     for number in range(4):
         place.ann.say(place.room, f"question {number}")
     wanted = {f"question {number}: one, two" for number in range(4)}
-    eventually(lambda: place.watcher.look() is not None and set(place.watcher.bodies) == wanted, timeout=20)
+    place.watcher.until(lambda seen: set(seen.bodies) == wanted)
     for bot in first, second:
         bot.send_signal(signal.SIGTERM)
     assert [first.wait(20), second.wait(20)] == [0, 0]
     place.ann.say(place.room, "is anybody there?")
     listen()
     wanted.add("is anybody there?: one, two")
-    eventually(lambda: place.watcher.look() is not None and set(place.watcher.bodies) == wanted, timeout=20)
+    place.watcher.until(lambda seen: set(seen.bodies) == wanted)
     assert len(place.watcher.shown) == 5
     assert sorted(place.runs) == sorted(body.partition(":")[0] for body in wanted)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -201,9 +202,10 @@ class Watcher:
         self.highlights = 0
         self._since: str = user.ask("GET", "/sync", timeout=0)["next_batch"]
 
-    def look(self) -> list[dict[str, Any]]:
-        """Take in what is new; the messages that others wrote."""
-        answer = self.user.ask("GET", "/sync", timeout=0, since=self._since, filter=_FILTER)
+    def look(self, wait_seconds: float = 0.0) -> list[dict[str, Any]]:
+        """Take in what is new, waiting for it at most so long; the messages that others wrote."""
+        wait = int(wait_seconds * 1000)
+        answer = self.user.ask("GET", "/sync", timeout=wait, since=self._since, filter=_FILTER)
         self._since = answer["next_batch"]
         room = answer.get("rooms", {}).get("join", {}).get(self.room)
         if room is not None:
@@ -245,14 +247,25 @@ class Watcher:
     def wait_for(self, *bodies: str, timeout: float = 20.0) -> None:
         """Look until the messages say just this."""
 
-        def there() -> bool:
-            self.look()
+        def there(_: Watcher) -> bool:
             assert self.bodies == list(bodies), self.bodies
             return True
+
+        self.until(there, timeout=timeout)
+
+    def until(self, true: Callable[[Watcher], object], timeout: float = 20.0) -> None:
+        """Look until that is true of what was seen."""
+        looks = itertools.count()
+
+        def there() -> object:
+            # The server says when there is something: asking it without end would take the machine's time.
+            self.look(_LOOK_SECONDS if next(looks) else 0.0)
+            return true(self)
 
         eventually(there, timeout=timeout)
 
 
+_LOOK_SECONDS = 0.5
 _FILTER = json.dumps({"room": {"timeline": {"limit": 1000}}})
 _LOGGING = {
     "version": 1,
