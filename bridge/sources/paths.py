@@ -24,11 +24,11 @@ PART_SEPARATOR: Final = "~"
 
 def fill(path: str, task_id: str) -> str | None:
     """The path with the task's id in it, percent-encoded. None when the id has not the parts that it asks
-    for.
+    for. `..` is no part: as a segment it would lead to another path, asked with the poller's credentials.
     """
     parts = task_id.split(PART_SEPARATOR)
     numbers = {int(name) for name in _BRACES.findall(path) if name.isdigit()}
-    if numbers and len(parts) != max(numbers):
+    if numbers and (len(parts) != max(numbers) or not {"", ".", ".."}.isdisjoint(parts)):
         return None
 
     def replaced(match: re.Match[str]) -> str:

@@ -24,6 +24,9 @@ task_ids = st.from_regex(TASK_ID, fullmatch=True).filter(lambda text: text not i
         ("/check?taskId={1}&sessionId={2}", "12", None),
         ("/check?taskId={1}&sessionId={2}", "1~2~3", None),
         ("/x/{2}/{1}/{task_id}", "a~b", "/x/b/a/a~b"),
+        ("/x/{1}/{2}/stop", "..~..", None),
+        ("/x/{1}/{2}/stop", "1~.", None),
+        ("/x/{1}/{2}/stop", "~1", None),
     ],
 )
 def test_a_path_is_filled_with_the_id(path: str, task_id: str, filled: str | None) -> None:
