@@ -1,12 +1,15 @@
-"""Connections to the app: a pool of them, and one request at a time over one of them, byte for byte.
+"""Connections to the app: one for each request, at most so many at a time, byte for byte.
 
 Rules
 -----
-1. What is sent is what the caller gives: no header is added, no cookie kept, no redirect followed, nothing
-   decoded, and no proxy of the environment's is asked. httpx's client does all of these; its transport does
-   none.
+1. What is sent is what the caller gives: no header but `Connection` is added, no cookie kept, no redirect
+   followed, nothing decoded, and no proxy of the environment's is asked. httpx's client does all of these;
+   its transport does none.
 2. Each wait has an end: for a connection, for a place among them, for the next bytes.
-3. Errors say whose fault it was (`UpstreamError` and those below it), and never repeat what was sent.
+3. A connection serves one request. What an app that counts wrongly sends after its answer (a body that is
+   longer than its length, one after HEAD or 204) would else be taken for the answer to the next, which is
+   somebody else's. Nor is a request ever sent into a connection that is just being closed.
+4. Errors say whose fault it was (`UpstreamError` and those below it), and never repeat what was sent.
 """
 
 from __future__ import annotations
@@ -26,28 +29,22 @@ Headers = list[tuple[bytes, bytes]]
 CONNECT_SECONDS: Final = 5.0
 PLACE_SECONDS: Final = 5.0
 """So long a request waits for its turn, where as many as are allowed are under way."""
-_IDLE_SECONDS: Final = 1.5
-"""Servers close connections that nothing comes over; the usual ones wait for 2 s at least. Who is quicker
-than they never sends a request into a connection that is just being closed.
-"""
 
 
 class App:
-    """Where the app is, and a pool of connections to it; `open` is entered as long as it is asked."""
+    """Where the app is, and the connections to it; `open` is entered as long as it is asked."""
 
     def __init__(self, url: str, connections: int) -> None:
         parts = urlsplit(url)
         self.host = parts.netloc.encode()
         self._url = httpx.URL(f"{parts.scheme}://{parts.netloc}/")
         self._prefix = parts.path.rstrip("/").encode()
-        self._limits = httpx.Limits(
-            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE_SECONDS
-        )
+        self._limits = httpx.Limits(max_connections=connections, max_keepalive_connections=0)
         self._transport: httpx.AsyncHTTPTransport
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Hold the pool."""
+        """Within the block it can be asked."""
         # Certificates are read from disk, which takes a while, and only https needs them.
         async with httpx.AsyncHTTPTransport(
             verify=self._url.scheme == "https", trust_env=False, limits=self._limits
@@ -78,7 +75,7 @@ class App:
         request = httpx.Request(
             method,
             self._url,
-            headers=headers,
+            headers=[*headers, (b"connection", b"close")],
             stream=_Body(body),
             extensions={"timeout": waits, "target": self._prefix + target},
         )

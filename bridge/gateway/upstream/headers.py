@@ -7,8 +7,9 @@ Rules (RFC 9110, 7.6)
    knows.
 2. The app is told whom a request comes from. `X-Forwarded-*` and the like are the client's word, so they are
    taken away, unless they come from a proxy that is trusted; its list is made longer, not replaced.
-3. `Host` is the client's, as it would be without us. `Via` names us; whoever finds itself in it is in a
-   circle.
+3. `Host` is the client's, as it would be without us; an HTTP/1.0 client that sends none gets the app's own.
+   `Via` names us; whoever finds itself in it is in a circle.
+4. A body in chunks has no length, whatever else is said: two who believe one word each would see two ends.
 """
 
 from __future__ import annotations
@@ -22,19 +23,25 @@ _HOP_BY_HOP: Final = {
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te",
     b"trailer", b"transfer-encoding", b"upgrade",
 }  # fmt: skip
-_ESSENTIAL: Final = {b"host", b"content-length", b"content-encoding", b"content-type"}
-"""Without these the rest would mean something else, whatever `Connection` says."""
 _FORWARDED: Final = {
     b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port",
     b"x-forwarded-prefix", b"x-forwarded-server", b"x-real-ip",
 }  # fmt: skip
+_ESSENTIAL: Final = {b"host", b"content-length", b"content-encoding", b"content-type", b"via"} | _FORWARDED
+"""Whatever `Connection` says: without these the rest would mean something else, or hide whom it comes from."""
 
 
 def to_app(
-    headers: Iterable[tuple[bytes, bytes]], *, peer: bytes, trusted: bool, scheme: bytes, via: bytes
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    host: bytes,
+    peer: bytes,
+    trusted: bool,
+    scheme: bytes,
+    via: bytes,
 ) -> Headers:
-    """A request's headers as the app gets them. `peer` is who is connected to us, `trusted` whether that is a
-    proxy whose word counts.
+    """A request's headers as the app gets them. `host` is the app's own name, `peer` who is connected to us,
+    `trusted` whether that is a proxy whose word counts.
     """
     given = [(name.lower(), value) for name, value in headers]
     kept = [(name, value) for name, value in end_to_end(given) if name not in (b"expect", b"via")]
@@ -49,12 +56,14 @@ def to_app(
     for name, value in ((b"x-forwarded-host", _joined(kept, b"host")), (b"x-forwarded-proto", scheme)):
         if value and not _joined(kept, name):
             kept.append((name, value))
+    if not any(name == b"host" for name, _ in kept):
+        kept.insert(0, (b"host", host))
     kept.append((b"via", b", ".join(one for one in (_joined(given, b"via"), b"1.1 " + via) if one)))
     return kept
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The headers that aren't about one connection only (rule 1)."""
+    """The headers that aren't about one connection only (rules 1 and 4)."""
     given = list(headers)
     named = {
         word.strip().lower()
@@ -63,6 +72,8 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         for word in value.split(b",")
     }
     dropped = _HOP_BY_HOP | (named - _ESSENTIAL)
+    if any(name.lower() == b"transfer-encoding" for name, _ in given):
+        dropped.add(b"content-length")
     return [(name, value) for name, value in given if name.lower() not in dropped]
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import AsyncIterator
 from typing import Final
@@ -36,6 +37,7 @@ from bridge.sources.paths import leads_astray
 log = logging.getLogger("bridge.gateway")
 
 _NO_BODY: Final = (204, 304)
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _Gone(Exception):
@@ -98,6 +100,7 @@ class Passing:
         client = scope.get("client") or ("", 0)
         return to_app(
             scope["headers"],
+            host=self._app.host,
             peer=str(scope.get(PEER, client[0])).encode(),
             trusted=PEER in scope,
             scheme=scope["scheme"].encode(),
@@ -154,10 +157,12 @@ class _Client:
             pass
 
     async def begin(self, answer: Answer) -> None:
-        """The answer's first line and headers. Raises `UpstreamError` for a status that isn't HTTP's."""
+        """The answer's first line and headers. Raises `UpstreamError` for what can't be said in HTTP."""
         if not 200 <= answer.status < 600:
             raise UpstreamError(f"status {answer.status}")
         headers = end_to_end(answer.headers)
+        if any(_CONTROL.search(value) for _, value in headers):
+            raise UpstreamError("control characters in a header")
         if answer.status in _NO_BODY:
             # It would be that of a body which isn't there, and servers take it for one that is.
             headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]

@@ -112,6 +112,31 @@ def test_answers_come_back_unchanged(app: Legacy, in_front: Behind, kind: str) -
             assert through == direct
 
 
+def test_an_answer_of_two_lengths_has_the_one_that_is_true(app: Legacy, in_front: Behind) -> None:
+    """Chunks go before a length, which then isn't said."""
+    app.answer = lambda _: Reply([CHUNKED[:-2] + b"Content-Length: 30\r\n\r\n3\r\nabc\r\n0\r\n\r\n"])
+    with in_front() as gateway:
+        got = get(gateway, "/status/job-1")
+        assert got.whole
+        assert got.body == b"abc"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_comes_after_an_answer_is_nobody_s(app: Legacy, in_front: Behind, method: str) -> None:
+    """An app that counts wrongly: the rest isn't taken for the answer to who comes next."""
+    answer, other = reply({"status": "running", "text": "mine"}), reply({"status": "done", "text": "other's"})
+    app.answer = lambda _: Reply([*answer.pieces, *other.pieces])
+    with in_front() as gateway:
+        for _ in range(3):
+            get(gateway, "/status/job-2", method=method)
+            assert get(gateway, "/status/job-1").body == b'{"status": "running", "text": "mine"}'
+        with watch(gateway) as viewer:
+            viewer.text_is("mine")
+            asked = len(app.polls)
+            eventually(lambda: len(app.polls) > asked + 3)
+            assert viewer.view.state == "running"
+
+
 def test_the_answer_to_head_has_the_same_headers(app: Legacy, in_front: Behind) -> None:
     """And no body, whatever its length says."""
     app.answer = lambda _: Reply([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nETag: a\r\n\r\n"])
@@ -145,12 +170,12 @@ def test_requests_arrive_unchanged(app: Legacy, in_front: Behind, method: str) -
             through, direct = app.asked[-2:]
             assert (through.method, through.target, through.body) == (method, target, body)
             theirs = [one for one in direct.headers if one[0] != "connection"]
-            *same, forwarded_for, host, proto, via = through.headers
+            *same, forwarded_for, host, proto, via, connection = through.headers
             assert same == theirs
             assert forwarded_for == ("x-forwarded-for", "127.0.0.1")
             assert host == ("x-forwarded-host", "legacy")
             assert proto == ("x-forwarded-proto", "http")
-            assert via[0] == "via"
+            assert (via[0], connection) == ("via", ("connection", "close"))
 
 
 def test_a_body_without_a_length_is_handed_on(app: Legacy, in_front: Behind) -> None:
@@ -306,6 +331,7 @@ def test_an_app_that_is_down(app: Legacy, in_front: Behind) -> None:
     "said",
     [Reply([b"+PONG\r\n"], "close"), Reply([], "close"), Reply([b"HTTP/1.1 200 OK\r\nX"], "close"),
      Reply([b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"]),
+     Reply([b"HTTP/1.1 200 OK\r\nX-A: a\x01b\r\nContent-Length: 0\r\n\r\n"]),
      Reply([b"HTTP/1.1 200 OK\r\n" + b"X-A: " + b"y" * 200_000 + b"\r\n\r\n"], "close")],
 )  # fmt: skip
 def test_an_app_that_speaks_no_http(app: Legacy, in_front: Behind, said: Reply) -> None:
@@ -442,7 +468,7 @@ CLAIMS = [
 
 def test_a_client_s_word_on_where_it_comes_from_does_not_count() -> None:
     """Anybody could say anything."""
-    sent = dict(to_app(CLAIMS, peer=b"192.0.2.1", trusted=False, scheme=b"http", via=b"us"))
+    sent = dict(to_app(CLAIMS, host=b"app", peer=b"192.0.2.1", trusted=False, scheme=b"http", via=b"us"))
     assert sent == {
         b"host": b"www.example", b"x-forwarded-for": b"192.0.2.1", b"x-forwarded-host": b"www.example",
         b"x-forwarded-proto": b"http", b"via": b"1.1 us",
@@ -451,7 +477,7 @@ def test_a_client_s_word_on_where_it_comes_from_does_not_count() -> None:
 
 def test_a_trusted_proxy_s_word_is_handed_on() -> None:
     """With the proxy itself at the end of the list."""
-    sent = dict(to_app(CLAIMS, peer=b"10.0.0.1", trusted=True, scheme=b"http", via=b"us"))
+    sent = dict(to_app(CLAIMS, host=b"app", peer=b"10.0.0.1", trusted=True, scheme=b"http", via=b"us"))
     assert sent[b"x-forwarded-for"] == b"203.0.113.9, 10.0.0.1"
     assert (sent[b"x-forwarded-proto"], sent[b"x-forwarded-host"]) == (b"https", b"public.example")
     assert sent[b"forwarded"] == b"for=203.0.113.9"
@@ -465,11 +491,36 @@ def test_what_is_the_connection_s_stays_there() -> None:
         (b"expect", b"100-continue"), (b"host", b"h"), (b"content-length", b"3"), (b"cookie", b"a=1"),
         (b"cookie", b"b=2"), (b"via", b"1.0 old"),
     ]  # fmt: skip
-    sent = to_app(given, peer=b"", trusted=False, scheme=b"http", via=b"us")
+    sent = to_app(given, host=b"app", peer=b"", trusted=False, scheme=b"http", via=b"us")
     assert [one for one in sent if not one[0].startswith(b"x-forwarded")] == [
         (b"host", b"h"), (b"content-length", b"3"), (b"cookie", b"a=1"), (b"cookie", b"b=2"),
         (b"via", b"1.0 old, 1.1 us"),
     ]  # fmt: skip
+
+
+def test_nobody_can_take_away_a_proxy_s_word() -> None:
+    """`Connection` may have come through the proxy as it was."""
+    hidden = [*CLAIMS, (b"connection", b"close, X-Forwarded-For, X-Real-IP, Via"), (b"via", b"1.1 them")]
+    sent = dict(to_app(hidden, host=b"app", peer=b"10.0.0.1", trusted=True, scheme=b"http", via=b"us"))
+    assert sent[b"x-forwarded-for"] == b"203.0.113.9, 10.0.0.1"
+    assert sent[b"x-real-ip"] == b"203.0.113.9"
+    assert sent[b"via"] == b"1.1 them, 1.1 us"
+
+
+def test_a_body_in_chunks_has_no_length_beside_it() -> None:
+    """On the way to the app: two readers could find two ends, and a request of somebody else's between."""
+    given = [(b"host", b"h"), (b"content-length", b"3"), (b"transfer-encoding", b"chunked")]
+    sent = to_app(given, host=b"app", peer=b"", trusted=False, scheme=b"http", via=b"us")
+    assert (b"transfer-encoding", b"chunked") in sent
+    assert b"content-length" not in dict(sent)
+
+
+def test_who_names_no_host_asks_for_the_app_s(app: Legacy, in_front: Behind) -> None:
+    """As clients of HTTP/1.0 do."""
+    app.answer = lambda _: reply(b"ok")
+    with in_front() as gateway:
+        assert exchange(gateway.address, b"GET /status/job-1 HTTP/1.0\r\n\r\n").status == 200
+    assert app.asked[0].header("host") == app.url.removeprefix("http://")
 
 
 def test_a_trusted_proxy_in_front(app: Legacy, in_front: Behind) -> None:
