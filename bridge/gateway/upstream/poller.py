@@ -79,7 +79,7 @@ class Poller:
     def wanted(self) -> bool:
         """Rule 1."""
         channel, head = self._channel, self._channel.head
-        if self._follower.leaving or not channel.followers - {self._follower}:
+        if self._follower.leaving or channel.followers <= {self._follower}:
             return False
         return not channel.known or (head is not None and head.polled and not channel.view.ended)
 
