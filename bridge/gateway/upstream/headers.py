@@ -28,7 +28,7 @@ _FORWARDED: Final = {
     b"x-forwarded-prefix", b"x-forwarded-server", b"x-real-ip",
 }  # fmt: skip
 _ESSENTIAL: Final = {b"host", b"content-length", b"content-encoding", b"content-type", b"via"} | _FORWARDED
-"""Whatever `Connection` says: without these the rest would mean something else, or hide whom it comes from."""
+"""Whatever `Connection` says: without these the rest would mean something else, or hide its sender."""
 
 
 def to_app(

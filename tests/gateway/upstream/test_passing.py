@@ -123,7 +123,7 @@ def test_an_answer_of_two_lengths_has_the_one_that_is_true(app: Legacy, in_front
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_what_comes_after_an_answer_is_nobody_s(app: Legacy, in_front: Behind, method: str) -> None:
-    """An app that counts wrongly: the rest isn't taken for the answer to who comes next."""
+    """What an app sends beyond its answer is not taken for the next one."""
     answer, other = reply({"status": "running", "text": "mine"}), reply({"status": "done", "text": "other's"})
     app.answer = lambda _: Reply([*answer.pieces, *other.pieces])
     with in_front() as gateway:
