@@ -633,6 +633,21 @@ def test_conclude_ends_a_task_before_it_was_begun(bench: Bench) -> None:
     assert bench.open("host7-t1").verdict == "fenced"
 
 
+def test_conclude_ends_a_later_attempt_before_it_was_begun(bench: Bench) -> None:
+    """Also where an earlier attempt had given the task back: nobody else would ever end it. What is told late of
+    that earlier one ends nothing.
+    """
+    bench.open("host7-t1")
+    bench.requeue("host7-t1", 1)
+    bench.open("host8-t2")
+    bench.requeue("host8-t2", 1)
+    assert bench.conclude("host7-", code="worker_lost").verdict == "fenced"
+    assert bench.conclude("host9-", code="worker_lost", age_ms=60_000).verdict == "fenced"
+    assert bench.conclude("host9-", code="worker_lost").state == "failed"
+    assert bench.open("host9-t3").verdict == "fenced"
+    assert bench.open("host6-t4").verdict == "applied"
+
+
 def test_conclude_without_a_place_is_about_a_task_that_waits(bench: Bench) -> None:
     """Nobody has it, so nobody's token tells; and it doesn't mean one that has begun to wait since."""
     bench.create("c1")

@@ -136,6 +136,11 @@ class Model:
                 self._end(state)
         return refused or "applied"
 
+    def _was_had(self, place: str) -> bool:
+        """Whether an attempt there is older than, or is, the one that has the task or gave it back."""
+        known = [self.token, *self.superseded, *self.dead]
+        return bool(self.token) and any(token.startswith(place) for token in known)
+
     def conclude(self, place: str, state: str, late: bool) -> str:
         if self.known and self.state not in LIVE:
             return "ended"
@@ -145,13 +150,13 @@ class Model:
             self._begin("queued")
         else:
             meant = bool(place) and self.token.startswith(place)
-            if self.state == "queued" and not (place and self.token):
+            if self.state == "queued" and not (place and self._was_had(place)):
                 meant = not late
             if not meant:
                 return "fenced"
             if self.state == state:
                 return "seen"
-        if place and not self.token:
+        if place and not self._was_had(place):
             self.dead.append(place)
         if state == "queued":
             self._requeue()

@@ -7,13 +7,22 @@
 -- as it waited then. It may also come before the app's announcement: then the task is known from now on.
 local place, state = ARGV[4], ARGV[5]
 
+-- Whether the task was ever had there: then it is in its order among the attempts, else it came after the last one.
+local function was_had()
+  for old in string.gmatch(task.tokens, '%S+') do
+    if string.sub(old, 1, #place) == place then return true end
+  end
+  return false
+end
+local never_begun = not KNOWN or task.token == '' or not was_had()
+
 if ended() and KNOWN then return answer('ended') end
 if not KNOWN then
   if state == 'queued' then return answer('unknown') end
   introduce('', '')
 else
   local meant = place ~= '' and string.sub(task.token, 1, #place) == place
-  if task.state == 'queued' and (place == '' or task.token == '') then
+  if task.state == 'queued' and (place == '' or never_begun) then
     meant = task.created <= NOW - tonumber(ARGV[8])
   end
   if not meant then return answer('fenced') end
@@ -21,7 +30,7 @@ else
   secure_ids()
 end
 -- Should it have sent its `open` with its last breath, that comes too late.
-if task.token == '' and place ~= '' then set('tokens', place .. '* ' .. task.tokens) end
+if never_begun and place ~= '' then set('tokens', place .. '* ' .. task.tokens) end
 
 if state == 'queued' then requeue() else emit_end(state, ARGV[6], ARGV[7]) end
 return answer('applied')
