@@ -33,6 +33,7 @@ from weakref import WeakValueDictionary
 
 from celery import Celery, current_task, signals, states
 from celery.exceptions import Ignore, WorkerLostError
+from celery.local import Proxy
 from celery.worker import state as worker_state
 
 from bridge.events import TASK_ID
@@ -59,6 +60,10 @@ def install(app: Celery, *, only: Collection[str] | None = None, settings: Setti
 
     only: the names of the tasks meant, where it isn't all. Celery's own (`celery.…`) never are.
     """
+    if isinstance(only, str):
+        raise TypeError(f"only= is a list of names, such as [{only!r}]")
+    if isinstance(app, Proxy):  # `current_app`, which no task has as its app
+        app = app._get_current_object()
     if app not in _installed:
         adapter = _installed[app] = _Adapter(app, only, settings)
         adapter.connect()

@@ -15,6 +15,7 @@ import flask
 import pytest
 import redis
 from celery import Celery, chord, group
+from celery.local import Proxy
 from celery.result import AsyncResult
 from celery.worker import state
 
@@ -590,6 +591,25 @@ def test_an_id_that_no_task_can_have_is_left_alone(
         assert eager.tasks["speak"].apply((WORDS,), task_id=task_id).get() == TEXT
     assert caplog.text.count("can't be streamed") == 1
     assert redis_client.keys() == []
+
+
+def test_the_app_may_be_the_current_one(settings: Settings, redis_client: redis.Redis) -> None:
+    """What `current_app` stands for is what is meant, and its tasks are streamed."""
+    app = Celery("current", set_as_current=False)
+    app.conf.update(task_always_eager=True)
+    install(Proxy(lambda: app))
+
+    @app.task(name="heard")
+    def heard() -> bool:
+        return current_task() is not None
+
+    assert heard.delay().get()
+
+
+def test_only_takes_names_and_no_text(eager: Celery) -> None:
+    """One name alone would be taken for its letters, and leave all tasks out without a word."""
+    with pytest.raises(TypeError, match="list of names"):
+        install(eager, only="shop.answer")
 
 
 def test_only_some_tasks(settings: Settings, redis_client: redis.Redis) -> None:
