@@ -34,6 +34,23 @@ def test_the_changelog_tells_about_this_version() -> None:
     )
 
 
+def test_every_link_between_pages_leads_somewhere() -> None:
+    """Whoever follows a link finds the file, and in it the heading."""
+    pages = [
+        page for folder in ("", "docs/", "examples/*/", "benchmarks/") for page in ROOT.glob(f"{folder}*.md")
+    ]
+    assert len(pages) > 15
+    for page in pages:
+        prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\((?![a-z]+:)(\S+?)\)", prose):
+            file, _, anchor = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.exists(), f"{page.name}: {link}"
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if anchor else []
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert not anchor or anchor in anchors, f"{page.name}: {link}"
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     """The package, its metadata and the project file agree."""
     assert bridge.__version__ == PROJECT["version"] == importlib.metadata.version("bridge")
