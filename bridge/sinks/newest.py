@@ -16,7 +16,7 @@ from bridge.view import View
 
 
 class Newest:
-    """Reads `views` in the background, for as long as its `async with` block lasts.
+    """Reads `views` in the background, for as long as its `async with` block lasts; leaving it cancels them.
 
     `view` is the newest, or None before the first. It may be one object that grows.
     """
@@ -80,6 +80,3 @@ class Newest:
         await asyncio.wait((self._reading,))
         if not self._reading.cancelled():
             self._reading.exception()  # `changed` has raised it, or nobody wanted to know any more
-        # A generator that was left in its middle holds a connection.
-        if (close := getattr(self._views, "aclose", None)) is not None:
-            await close()

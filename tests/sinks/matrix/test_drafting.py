@@ -242,6 +242,8 @@ def test_too_many_means_later_and_with_the_newest_text() -> None:
     desk.now += 4.0
     assert desk.send().txn != refused.txn
     assert desk.room.bodies == ["abc"]
+    desk.tell(Chunk("d"))
+    assert desk.next() == desk.now + 4.0  # no quicker from then on
 
 
 def test_a_task_that_begins_anew_uses_its_messages_again() -> None:

@@ -150,7 +150,7 @@ def test_a_style_can_ask_for_notices_and_for_text_alone() -> None:
 )
 def test_every_event_is_under_the_limit(text: str, times: int, live: bool) -> None:
     """However much markup comes of the text, its events fit, with their text whole."""
-    place = Place(ROOM, "$" + "t" * 250, "$" + "q" * 250, tuple(["@" + "u" * 250] * (MOST_MENTIONS + 5)))
+    place = Place(ROOM, "$" + "t" * 250, "$" + "q" * 250, tuple(["@" + "u" * 250] * MOST_MENTIONS * 10))
     for piece in split((text * times)[:40_000], TEXT_BYTES, 2)[0]:
         body = Body(piece.text, piece.opening, "\x01" * NOTE_CHARACTERS, live)
         for content in (
