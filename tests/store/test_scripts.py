@@ -634,8 +634,8 @@ def test_conclude_ends_a_task_before_it_was_begun(bench: Bench) -> None:
 
 
 def test_conclude_ends_a_later_attempt_before_it_was_begun(bench: Bench) -> None:
-    """Also where an earlier attempt had given the task back: nobody else would ever end it. What is told late of
-    that earlier one ends nothing.
+    """Also where an earlier attempt had given the task back: nobody else would ever end it. What is told
+    late of that earlier one ends nothing.
     """
     bench.open("host7-t1")
     bench.requeue("host7-t1", 1)
