@@ -222,12 +222,13 @@ class _Adapter:
     def _retry(self, sender: Any, request: Any, **_: Any) -> None:
         self._conclude(sender, request.id, Ending("queued"))
 
-    def _revoked(self, sender: Any, request: Any, terminated: bool, **_: Any) -> None:
+    def _revoked(self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
         if terminated:
             self._conclude(sender, request.id, Ending("cancelled"))
         elif self._concerns(sender.name, request.id):
             process.notify(concluded(request.id, _NOWHERE, Ending("cancelled")), self._settings)
-            process.notify(cancelled(request.id), self._settings)  # should another worker have it
+            if not expired:  # only this message is, and not a run that another one has begun
+                process.notify(cancelled(request.id), self._settings)  # should another worker have it
 
     def _unknown(self, name: str, exc: BaseException, **more: Any) -> None:
         if self._concerns(name, more["id"]):

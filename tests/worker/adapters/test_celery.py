@@ -437,6 +437,23 @@ def test_two_deliveries_of_one_task_are_not_mixed_up(shop: Shop, monkeypatch: py
     assert told == ["twice"]
 
 
+def test_an_expired_copy_stops_nobody(eager: Celery, settings: Settings, redis_client: redis.Redis) -> None:
+    """A message that came back while its task ran may be too old by then, and the run goes on; a revoke means
+    the task, wherever it is.
+    """
+    adapter, task = _Adapter(eager, None, settings), eager.tasks["speak"]
+
+    class Request:
+        id = "copied"
+
+    with bridge.task("copied", settings=settings):
+        for expired in (True, False):
+            process.flush()
+            adapter._revoked(task, Request(), terminated=False, expired=expired)
+            process.flush()
+            assert read_view(redis_client, "copied").cancel_requested is not expired
+
+
 # What polls see.
 
 
