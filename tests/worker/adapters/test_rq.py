@@ -233,6 +233,21 @@ def test_a_job_cancelled_while_it_waits_does_not_run(shop: Shop, horses: WorkerP
     assert not shop.queue.intermediate_queue.get_job_ids()
 
 
+def test_a_cancelled_job_runs_again_when_it_is_announced_anew(shop: Shop, horses: WorkerProcess) -> None:
+    """A cancel is for good, as long as the bridge knows of it; `create_task` begins the task anew."""
+    job = Queue("nobody", connection=shop.connection).enqueue(rq_jobs.speak, WORDS)
+    eventually(lambda: events(shop.log, job.id))
+    job.cancel()
+    assert shop.end(job, JobStatus.CANCELED).state == "cancelled"
+    job.origin = shop.queue.name
+    shop.queue.enqueue_job(job)
+    eventually(lambda: job.get_status() == JobStatus.CANCELED)
+    assert bridge.create_task(job.id)
+    shop.queue.enqueue_job(job)
+    eventually(lambda: job.get_status() == JobStatus.FINISHED)
+    assert shop.end(job).result == TEXT
+
+
 def test_what_a_job_schedules_is_announced(shop: Shop, horses: WorkerProcess) -> None:
     """Also from a process that exits right afterwards."""
     job = shop.queue.enqueue(rq_jobs.schedules)
