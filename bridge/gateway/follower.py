@@ -36,8 +36,8 @@ class Batch:
         return frames
 
     def chunk(self, dialect: Dialect) -> bytes:
-        """The same as one chunk of an HTTP/1.1 body (RFC 9112, 7.1), ready for the socket. Of a batch that the
-        dialect has no word for, none: an empty chunk would be the body's end.
+        """The same as one chunk of an HTTP/1.1 body (RFC 9112, 7.1), ready for the socket. Of a batch
+        that the dialect has no word for, none: an empty chunk would be the body's end.
         """
         chunk = self._chunks.get(dialect)
         if chunk is None:
