@@ -5,7 +5,9 @@ Rules
 1. The lease is a key with a TTL. Who has it keeps it three times in that time; when its holder dies, it runs
    out, and another takes it.
 2. It is given back as soon as nobody follows, or the gateway goes away, so that the next need not wait.
-3. It is politeness towards the app. That nothing is written twice doesn't depend on it (`recorder.py`): a
+3. Who couldn't keep it for its length hasn't got it any more, and knows that by its own clock, before Redis
+   is asked: a holder that hung may have the app's answer in its hands, but another's is newer.
+4. It is politeness towards the app. That nothing is written twice doesn't depend on it (`recorder.py`): a
    holder that hung may wake up after another has begun.
 """
 
@@ -36,13 +38,18 @@ class Lease:
         self._holder = holder
         self._lost = lost
         self.seconds = min(seconds, LONGEST_SECONDS)
-        self.held = False
+        self._taken = False
         self._kept_at = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether it is ours."""
+        return self._taken and monotonic() - self._kept_at < self.seconds
 
     async def take(self) -> bool:
         """Whether it is ours now. Raises `StoreError`."""
         asked_at = monotonic()
-        self.held = await self._store.claim(self._name, self._holder, int(self.seconds * 1000))
+        self._taken = await self._store.claim(self._name, self._holder, int(self.seconds * 1000))
         self._kept_at = asked_at
         return self.held
 
@@ -55,8 +62,8 @@ class Lease:
         finally:
             keeper.cancel()
             await asyncio.wait([keeper])
-            if self.held:
-                self.held = False
+            if self._taken:
+                self._taken = False
                 with suppress(StoreError, TimeoutError):
                     async with asyncio.timeout(_GOODBYE_SECONDS):
                         await self._store.claim(self._name, self._holder, 0)
@@ -64,9 +71,6 @@ class Lease:
     async def _keep(self) -> None:
         while self.held:
             await asyncio.sleep(self.seconds / 3)
-            try:
+            with suppress(StoreError):  # as long as nobody else can have it, it is ours
                 await self.take()
-            except StoreError:
-                # As long as nobody else can have it, it is ours.
-                self.held = monotonic() - self._kept_at < self.seconds
         self._lost()

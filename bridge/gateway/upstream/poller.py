@@ -5,7 +5,9 @@ Rules
 1. It is wanted while somebody besides itself follows the task, the log doesn't know the task or has it from a
    poller, and the task isn't over. When it isn't wanted any more, it asks nothing, and is done.
 2. It asks only while it holds the task's lease. Who doesn't get the lease tries again, three times in its
-   length: the holder may die. Meanwhile the events come through Redis, as all do.
+   length: the holder may die. Meanwhile the events come through Redis, as all do. An answer that comes when
+   the lease is gone is dropped, because another may have told a newer one; and an ETag from before is not
+   sent again.
 3. What the app doesn't know is written nowhere: streams wait for it as for any unknown task. A task that has
    been told of, and that the app says 404 of for `unknown_task_wait_seconds`, ends as `failed/unknown_task`.
 4. When two questions in a row come to nothing, followers are told: `data` with the name `upstream`, whose
@@ -103,6 +105,7 @@ class Poller:
             if not self.wanted:
                 return
             if await self._lease.take():
+                self._etag = None
                 async with self._lease.kept():
                     await self._ask_on()
             else:
@@ -119,6 +122,8 @@ class Poller:
         pace = Pace(settings.upstream_shortest_seconds, settings.upstream_longest_seconds, random.random)
         while self.wanted and self._lease.held:
             said = await self._questions.status(self.task_id, self._etag)
+            if not self._lease.held:
+                return
             pause = await self._take_in(said, pace)
             if not self.looked.is_set():
                 await self._recorder.arrive()

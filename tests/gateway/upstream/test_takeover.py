@@ -100,6 +100,34 @@ def test_a_gateway_that_hung_writes_nothing_twice(app: Legacy, in_front: Behind,
     assert "".join(event.text for event in viewer.events if isinstance(event, Chunk)) == TEXT
 
 
+def test_an_old_answer_is_not_told_after_a_newer_one(app: Legacy, in_front: Behind, redis_url: str) -> None:
+    """The app answered a gateway that hung; when it wakes up another has told more."""
+    hangs, over = threading.Event(), threading.Event()
+
+    def answer(asked: Asked) -> Reply:
+        number = app.polls.index(asked)
+        if number < 2:
+            said = reply({"status": "running", "text": TEXT[: 10 * (number + 1)]})
+            return said if number == 0 else Reply([hangs, *said.pieces])
+        return reply({"status": "done" if over.is_set() else "running", "text": TEXT[:200]})
+
+    app.answer = answer
+    with serving(redis_url, app) as first, watch(first) as hung:
+        hung.text_is(TEXT[:10])
+        eventually(lambda: len(app.polls) == 2)
+        first.process.send_signal(signal.SIGSTOP)
+        hangs.set()
+        with in_front() as second, watch(second) as viewer:
+            viewer.text_is(TEXT[:200])
+            first.process.send_signal(signal.SIGCONT)
+            hung.text_is(TEXT[:200])
+            asked = len(app.polls)
+            eventually(lambda: len(app.polls) > asked + 3)
+            over.set()
+            viewer.to_end()
+    assert not [event for event in viewer.events if isinstance(event, Reset)]
+
+
 @pytest.mark.parametrize("etags", [False, True])
 def test_a_redis_that_lost_everything_gets_it_again(app: Legacy, in_front: Behind, etags: bool) -> None:
     """The app is asked for all of it, also one that would only say that nothing has changed."""
