@@ -221,6 +221,17 @@ async def test_who_asked_for_a_pause_is_left_alone_by_later_requests(slept: list
     assert [event async for event in chain.events(ASK)] == [Chunk("back"), DONE]
 
 
+async def test_nobody_is_left_alone_for_ever(slept: list[float]) -> None:
+    """A provider that names a day in years is asked again in an hour."""
+    limited = Scripted("a", [failure("rate_limited", 1e9)], [Chunk("back"), DONE])
+    chain = FailoverChain([limited, up()], patience_seconds=0)
+    await _all(chain)
+    await module._sleep(module.LONGEST_REST_SECONDS - 1)
+    assert (await _all(chain))[-2:] == [Chunk("Hello"), DONE]
+    await module._sleep(1)
+    assert await _all(chain) == [Chunk("back"), DONE]
+
+
 async def test_notes_are_bounded(slept: list[float]) -> None:
     """Of many rounds the latest are told."""
     *_, note, end = await answer(*(down("a", "overloaded", 0.0) for _ in range(60)), patience=0)

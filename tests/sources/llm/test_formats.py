@@ -265,6 +265,23 @@ def test_usage_that_comes_with_every_chunk_is_the_latest() -> None:
     assert parser.answer.usage == {"output_tokens": 2}
 
 
+@pytest.mark.parametrize("count", [True, "7", 7.5, -1, 2**53, float("nan"), None, [7]])
+def test_usage_that_is_no_count_says_nothing(count: Any) -> None:
+    """What cost something is a whole number."""
+    parser = OpenAIParser()
+    read(
+        parser, sse(chunk({"content": "x"}, usage={"prompt_tokens": count, "completion_tokens": 7}), "[DONE]")
+    )
+    assert parser.answer.usage == {"output_tokens": 7}
+
+
+def test_the_first_reason_for_stopping_counts() -> None:
+    """Some say in each chunk after it that they have stopped."""
+    parser = OpenAIParser()
+    read(parser, sse(chunk({"content": "x"}, "length"), chunk({}, "stop"), "[DONE]"))
+    assert parser.answer.reason == "length"
+
+
 # What is wrong
 
 
