@@ -10,9 +10,10 @@ import pytest
 import redis
 
 import bridge
+from bridge.errors import InvalidEvent
 from bridge.events import Chunk, Data, End, Event, Progress
 from bridge.settings import Settings
-from bridge.sources.relay import ASK_SECONDS, Watch, relay, relay_sync
+from bridge.sources.relay import ASK_SECONDS, Watch, carry, relay, relay_sync
 from bridge.store.connect import keys_for
 from bridge.worker import process
 from tests.gateway.running import running
@@ -133,6 +134,17 @@ async def test_what_a_source_raises_goes_through(settings: Settings, redis_clien
     error = end_of(redis_client, "t").error
     assert error is not None
     assert error["code"] == "LookupError"
+
+
+async def test_what_can_not_be_reported_closes_the_source(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Also for those who carry it themselves."""
+    source = Source(Chunk("x", "no\nname"), endless=True)
+    async with bridge.task("t") as task:
+        with Watch(task) as watch, pytest.raises(InvalidEvent):
+            await carry(task, source.events(), watch)
+        assert source.closed
 
 
 async def test_a_cancel_stops_a_silent_source(settings: Settings, redis_client: redis.Redis) -> None:
