@@ -233,6 +233,8 @@ def _summary(view: dict[str, Any]) -> str:
         "message": view.get("message"),
         "cancel": "requested" if view.get("cancel_requested") else None,
         "error": ": ".join(str(part) for part in error.values() if part),
+        "result": None if view.get("result") is None else dumps(view["result"]).decode(),
+        "usage": None if view.get("usage") is None else dumps(view["usage"]).decode(),
         "position": view.get("position"),
         "created": view.get("created_at"),
         "updated": view.get("updated_at"),

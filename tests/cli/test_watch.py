@@ -220,6 +220,15 @@ def test_status_for_people() -> None:
     assert not any(line.startswith("error") for line in lines)
 
 
+def test_status_shows_what_a_task_ended_with() -> None:
+    """A result is shown as its JSON, also one that is false or 0, and what the task used."""
+    ended = {**VIEW, "state": "succeeded", "result": 0, "usage": {"output_tokens": 7}}
+    with gateway(plain(json.dumps(ended))) as server:
+        lines = call(server, "status", "job").stdout.splitlines()
+    assert "result    0" in lines
+    assert 'usage     {"output_tokens":7}' in lines
+
+
 @pytest.mark.parametrize("command", ["status", "cancel"])
 def test_json_is_the_answer_itself(command: str) -> None:
     """`--json` prints the gateway's object on one line."""

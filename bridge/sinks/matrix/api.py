@@ -35,7 +35,8 @@ class Homeserver:
     def __init__(self, url: str, token: str, *, http: httpx.AsyncClient | None = None) -> None:
         if not url.startswith(("http://", "https://")):
             raise SettingsError(
-                f"matrix_homeserver must begin with http:// or https:// (got {shown(url)[:100]!r})"
+                "matrix_homeserver must begin with http:// or https:// (set BRIDGE_MATRIX_HOMESERVER;"
+                f" got {shown(url)[:100]!r})"
             )
         if not token or not token.isascii() or not token.isprintable():
             raise SettingsError("matrix_token must be an access token: set BRIDGE_MATRIX_TOKEN, or _FILE")
