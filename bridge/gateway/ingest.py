@@ -43,7 +43,14 @@ from bridge.gateway.bodies import body_of, value_of
 from bridge.gateway.control import may_be_meant
 from bridge.gateway.delivery import Delivery, ReportRefused, run_patiently
 from bridge.gateway.hub import Hub
-from bridge.gateway.parameters import ending_of, name_of, owner_of, piece_of, refuse_encoding
+from bridge.gateway.parameters import (
+    check_names,
+    ending_of,
+    name_of,
+    owner_of,
+    piece_of,
+    refuse_encoding,
+)
 from bridge.gateway.reading import (
     CancelRequested,
     ClientGone,
@@ -65,6 +72,8 @@ class Way(Protocol):
         """Do it. Raises what `respond` explains."""
 
 
+_ATTEMPT: Final = ("attempt", "batch", "lease")
+"""The parameters that say whose a request is."""
 _REFUSED: Final = {
     "fenced": (409, "superseded", "A newer attempt has this task: stop."),
     "taken": (409, "taken", "Another attempt has this task. To begin a new one, name it: ?attempt=…"),
@@ -124,6 +133,7 @@ async def respond(hub: Hub, way: Way, report: Report) -> Response | None:
 async def events(hub: Hub, report: Report) -> Answer:
     """`POST /tasks/{id}/events`."""
     query = report.query
+    check_names(query, *_ATTEMPT, "field", "until")
     if query.get("until", "cancel") != "cancel":
         raise InvalidInput("until is cancel, or left out")
     piece = piece_of(query, report.key, "events")
@@ -134,6 +144,7 @@ async def events(hub: Hub, report: Report) -> Answer:
 
 async def end(hub: Hub, report: Report) -> Answer:
     """`POST /tasks/{id}/end`."""
+    check_names(report.query, *_ATTEMPT)
     piece = piece_of(report.query, report.key, "end")
     said = ending_of(await report.value(hub), hub.settings.max_task_bytes)
     report.delivery = Delivery(hub, report.task_id, replace(piece, truncated=said.truncated))
@@ -143,6 +154,7 @@ async def end(hub: Hub, report: Report) -> Answer:
 async def create(hub: Hub, report: Report) -> Answer:
     """`POST /tasks/{id}`: an app announces a task."""
     began = monotonic()
+    check_names(report.query)
     owner = owner_of(await report.value(hub))
     name = name_of(report.key, "create")
     calls = hub.store.calls

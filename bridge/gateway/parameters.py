@@ -55,6 +55,12 @@ def piece_of(query: Mapping[str, str], key: str | None, purpose: str) -> Piece:
     )
 
 
+def check_names(query: Mapping[str, str], *known: str) -> None:
+    """Raise `InvalidInput` for a parameter that nobody knows: who misspells `batch` would count on it."""
+    if unknown := query.keys() - set(known):
+        raise InvalidInput(f"there is no parameter {min(unknown)[:60]!r} here")
+
+
 def name_of(key: str | None, purpose: str) -> str:
     """A short word for an Idempotency-Key; without one a word that is nobody else's."""
     if key is None:

@@ -239,6 +239,14 @@ def test_without_a_name_it_is_what_is_sent(gateway: Running) -> None:
     assert text(gateway) == "again again "
 
 
+@pytest.mark.parametrize("path", ["events?attempt=a1&bacth=1", "end?atempt=a1&batch=1", "?owner=ann"])
+def test_misspelt_parameter_is_refused(gateway: Running, path: str) -> None:
+    """Who relies on a number, and misspells it, would find out by text that stands there twice."""
+    answer = gateway.post(f"/tasks/job-1/{path}".replace("/?", "?"), headers=ALLOWED)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+    assert gateway.get("/tasks/job-1/status").status_code == 404
+
+
 @pytest.mark.parametrize("kind", [TEXT, LINES])
 def test_body_that_broke_off_is_sent_again(gateway: Running, worker: Reporter, kind: str) -> None:
     """What came of it is there already, and isn't applied twice; the rest is."""
