@@ -127,7 +127,7 @@ class _Adapter:
         run = self._runs.get(id(current_task.request)) if current_task else None
         if run is not None and run.task.id == task_id:
             run.published = True
-        elif not headers.get("retries"):
+        else:
             process.notify(scheduled(str(task_id)), self._settings)
 
     # Where the task runs.
@@ -190,8 +190,6 @@ class _Adapter:
 
     def _ignored(self, run: Task, task: Any, ignore: BaseException) -> BaseException | None:
         """`Ignore` stores no state. The work may have stored one itself: that is what polls see."""
-        if run.cancel_requested:
-            return ignore
         try:
             meta = task.backend.get_task_meta(run.id)
         except Exception:  # no backend, or it is away

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -219,10 +220,11 @@ def test_a_task_waits_for_its_retry_longer_than_a_lease(shop: Shop, send: Callab
 
 
 def test_a_replaced_task_goes_on_under_its_id(shop: Shop, send: Callable[..., AsyncResult]) -> None:
-    """`Task.replace` ends the run, not the task."""
+    """`Task.replace` ends the run, not the task: an end would have begun another log."""
     result = send("replaced")
     assert result.get(timeout=10) == TEXT
     assert shop.end(result).result == TEXT
+    assert shop.history(result)[0] == "running"
     assert (shop.view(result).text, shop.view(result).attempt) == (TEXT, 2)
 
 
@@ -621,6 +623,29 @@ def test_the_app_may_be_the_current_one(settings: Settings, redis_client: redis.
         return current_task() is not None
 
     assert heard.delay().get()
+
+
+def test_nothing_is_kept_of_a_run(eager: Celery, redis_client: redis.Redis) -> None:
+    """A worker runs tasks for months; what it held for one goes with it."""
+    seen = []
+
+    @eager.task(name="seen", shared=False)
+    def remember() -> None:
+        seen.append(weakref.ref(current_task()))
+
+    remember.delay()
+    process.flush()
+    gc.collect()
+    assert seen[0]() is None
+
+
+def test_an_ignored_task_needs_no_results(settings: Settings, redis_client: redis.Redis) -> None:
+    """Where Celery keeps no results, nothing says that it succeeded."""
+    app = make_app("redis://127.0.0.1:1")
+    app.conf.update(task_always_eager=True, result_backend="disabled://")
+    app.tasks["ignored"].apply((None,), task_id="ignored")
+    process.flush()
+    assert end_of(redis_client, "ignored").error == {"code": "Ignore", "message": "enough"}
 
 
 def test_only_takes_names_and_no_text(eager: Celery) -> None:
