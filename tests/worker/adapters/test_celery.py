@@ -437,6 +437,9 @@ def test_two_deliveries_of_one_task_are_not_mixed_up(shop: Shop, monkeypatch: py
     state.active_requests.discard(request)
     adapter._retry(shop.app.tasks["speak"], request)
     assert told == ["twice"]
+    request.worker_pid = os.getpid()  # no child: it has said so itself
+    adapter._retry(shop.app.tasks["speak"], request)
+    assert told == ["twice"]
 
 
 def test_an_expired_copy_stops_nobody(eager: Celery, settings: Settings, redis_client: redis.Redis) -> None:
