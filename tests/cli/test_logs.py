@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from datetime import datetime
+from subprocess import run
 from typing import Any
 
 import httpx
@@ -42,8 +43,9 @@ def failed(message: str) -> logging.LogRecord:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The object of one line."""
-    assert "\n" not in text
+    """The object of one line, all of it ASCII: no other end of a line, and nothing that can't be seen."""
+    assert text.isascii()
+    assert text.isprintable()
     found: dict[str, Any] = json.loads(text)
     return found
 
@@ -125,6 +127,15 @@ def test_serve_logs_in_that_form(form: str, unused_tcp_port: int) -> None:
     else:
         pattern = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ [a-z.]+: .+")
         assert [line for line in lines if not pattern.fullmatch(line)] == []
+
+
+def test_pythons_own_warnings_are_lines_too() -> None:
+    """Also those that a library gives, and of several lines."""
+    code = "import warnings; from bridge.cli.logs import for_operators as f; f('info', 'json');"
+    command = [sys.executable, "-c", code + "warnings.warn('take\\ncare', stacklevel=1)"]
+    (line,) = run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+    assert "take\ncare" in parsed(line)["message"]
+    assert parsed(line)["logger"] == "py.warnings"
 
 
 def test_a_form_that_is_none_is_refused() -> None:

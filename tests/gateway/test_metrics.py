@@ -21,7 +21,7 @@ from starlette.routing import Mount
 import bridge
 from bridge.codec import encode
 from bridge.entries import Entry
-from bridge.events import Chunk, Event, Position, Progress
+from bridge.events import Chunk, Data, Event, Position, Progress
 from bridge.gateway.app import Gateway, create_app
 from bridge.gateway.counts import DELAYS, Counts, Histogram
 from bridge.gateway.delays import Delays
@@ -154,6 +154,7 @@ def test_heals_and_resets(redis_url: str, writer: Writer) -> None:
         viewer.text_is("lost found")
         now = Scrape(gateway)
         assert now("heals_total", reason="gap") == 1
+        assert now.count("fan_out_seconds") == 0, "what was read from the log is no live event"
         assert now("streams_reset_total") == 0
         writer.restore(Chunk("all anew"))
         viewer.text_is("all anew")
@@ -404,7 +405,7 @@ async def test_one_measurement_per_turn() -> None:
     delays = Delays(counts, redis_ms)
     entries: Sequence[Entry] = [
         entry(Chunk(',"at":7}')),
-        entry(Progress(0.5, at=4000)),
+        entry(Data("n", {"at": 7}, at=4000)),
     ]
     loop.call_soon(order.append, "a follower")
     for _ in range(3):

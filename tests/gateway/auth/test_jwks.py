@@ -237,6 +237,19 @@ async def test_a_publisher_that_does_not_finish_is_not_waited_for(begins: bool) 
         go_on.set()
 
 
+async def test_keys_are_where_the_setting_says() -> None:
+    """Not where a redirect leads."""
+
+    def answer(asked: Asked) -> Said:
+        moved = Said(302, headers={"location": "/moved.json"})
+        return moved if asked.path == "/jwks.json" else published(jwk("RS256", "a"))
+
+    async with key_set(Said()) as (keys, publisher, _):
+        publisher.answer = answer
+        with pytest.raises(AuthUnavailable):
+            await keys.find("RS256", "a")
+
+
 async def test_nobody_there_to_publish() -> None:
     """A connection that is refused is an outage like others."""
     async with key_set(published()) as (keys, publisher, _):
