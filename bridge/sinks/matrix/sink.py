@@ -74,7 +74,7 @@ class MatrixSink:
         place = replace(place, room=await insist(lambda: self.homeserver.room_id(place.room)))
         if await insist(lambda: self.homeserver.is_encrypted(place.room)):
             raise SinkRefused(f"{place.room} is encrypted, and this sink can't encrypt", "encrypted")
-        hold = await self.notes.take(_name(task_id, place, user))
+        hold = await self.notes.take(note_name(task_id, place, user))
         if hold is None:
             return False
         async with hold:
@@ -198,7 +198,7 @@ def _read(hold: Hold) -> Draft:
         raise SinkRefused(f"what was noted of this answer is of no use: {error}", "note") from error
 
 
-def _name(task_id: str, place: Place, user: str) -> str:
+def note_name(task_id: str, place: Place, user: str) -> str:
     """What an answer's note is found by: which task, for whom, and where."""
     parts = "\0".join((task_id, user, place.room, place.thread)).encode("utf-8", "surrogatepass")
     return f"matrix:{hashlib.sha256(parts).hexdigest()[:32]}"

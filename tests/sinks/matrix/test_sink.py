@@ -15,7 +15,9 @@ from bridge.events import UNKNOWN_TASK_END, Chunk, End, Reset, State
 from bridge.settings import Settings
 from bridge.sinks.matrix import MatrixSink, Place, Style
 from bridge.sinks.matrix.layout import Limits
+from bridge.sinks.matrix.memory import from_json
 from bridge.sinks.matrix.message import LIVE, TASK
+from bridge.sinks.matrix.sink import note_name
 from tests.proxy import Proxy
 from tests.sinks.feed import Feed
 from tests.sinks.matrix.synapse import Synapse, User, Watcher
@@ -333,6 +335,16 @@ async def test_a_sink_that_goes_on_in_the_same_message(room: Room) -> None:
         assert await asyncio.wait_for(showing, 10)
     await room.look()
     assert len(room.watcher.events) == seen
+
+
+async def test_what_was_sent_is_noted_at_once(room: Room) -> None:
+    """A homeserver forgets transaction ids some day: whoever goes on knows the event itself."""
+    await broken_off(room, "a")
+    async with room.sink() as sink:
+        note = await sink.notes.read(note_name("job-1", Place(room.id), room.bot.id))
+    draft = from_json(note, 0, 0)
+    assert draft.pending is None
+    assert [one.event_id for one in draft.messages] == list(room.watcher.shown)
 
 
 async def test_two_sinks_at_once(room: Room) -> None:
