@@ -15,7 +15,7 @@ from typing import Any
 import flask
 import pytest
 import redis
-from celery import Celery, chord, group
+from celery import Celery, Task, chord, group
 from celery.local import Proxy
 from celery.result import AsyncResult
 from celery.worker import state
@@ -296,8 +296,9 @@ def test_a_task_cancelled_while_it_waits_does_not_run(shop: Shop, send: Callable
     busy = [send("long", 1) for _ in range(2)]
     for result in busy:
         shop.wait_for_text(result, WORDS[0])
+    unstored = send("speak", WORDS, ignore_result=True)
     waiting = [send("speak", WORDS), send("late", WORDS)]
-    for result in waiting:
+    for result in [unstored, *waiting]:
         eventually(lambda result=result: shop.waits(result))  # type: ignore[misc]  # a loop's own
         shop.cancel(result)
     for result in busy:
@@ -305,6 +306,7 @@ def test_a_task_cancelled_while_it_waits_does_not_run(shop: Shop, send: Callable
     for result in waiting:
         assert shop.end(result, "REVOKED").state == "cancelled"
         assert (shop.view(result).text, shop.view(result).attempt) == ("", 0)
+    assert (shop.end(unstored).state, unstored.state) == ("cancelled", "PENDING")
 
 
 def test_a_task_revoked_while_it_waits_is_cancelled(shop: Shop, prefork: WorkerProcess) -> None:
@@ -595,6 +597,15 @@ def test_publishing_needs_no_bridge(shop: Shop, prefork: WorkerProcess) -> None:
     assert shop.end(result).result == TEXT
 
 
+def test_running_needs_no_bridge(eager: Celery) -> None:
+    """With the bridge's Redis away no task waits for its end to be told."""
+    bridge.configure(redis_url=f"redis://127.0.0.1:{free_port()}/0", close_timeout_seconds=1000)
+    try:
+        assert eager.tasks["speak"].delay(WORDS).get() == TEXT
+    finally:
+        process.reset()  # else the end of this process would wait
+
+
 def test_wrong_settings_break_no_task(
     eager: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -626,6 +637,30 @@ def test_the_app_may_be_the_current_one(settings: Settings, redis_client: redis.
         return current_task() is not None
 
     assert heard.delay().get()
+
+
+def test_a_class_of_the_apps_own_is_heeded(settings: Settings, redis_client: redis.Redis) -> None:
+    """Its `before_start` runs, once, and its `__call__` stands around the body, inside the run."""
+    called = []
+
+    class Own(Task):  # type: ignore[misc]  # Celery has no types
+        def before_start(self, *args: Any) -> None:
+            called.append(("before", args[0]))
+
+        def __call__(self, *args: Any) -> Any:
+            called.append(("call", current_task().id))  # type: ignore[union-attr]  # there is one
+            return super().__call__(*args)
+
+    app = Celery("own", set_as_current=False, task_cls=Own)
+    app.conf.update(task_always_eager=True)
+    install(app)
+
+    @app.task(name="called", shared=False)
+    def task() -> str:
+        return "done"
+
+    assert task.apply(task_id="own").get() == "done"
+    assert called == [("before", "own"), ("call", "own")]
 
 
 def test_nothing_is_kept_of_a_run(eager: Celery, redis_client: redis.Redis) -> None:

@@ -20,7 +20,7 @@ from bridge.settings import Settings
 from bridge.store.embedded import free_port
 from bridge.view import View
 from bridge.worker import process
-from bridge.worker.adapters.rq import Job, Queue
+from bridge.worker.adapters.rq import Job, Queue, SimpleWorker
 from tests.gateway.running import running
 from tests.servers import RedisProcess, keys_without_ttl
 from tests.waiting import eventually
@@ -311,6 +311,17 @@ def test_enqueueing_needs_no_bridge(shop: Shop, horses: WorkerProcess) -> None:
     bridge.configure(redis_url=f"redis://127.0.0.1:{free_port()}/0", create_timeout_seconds=1000)
     job = shop.queue.enqueue(rq_jobs.speak, WORDS)
     assert shop.end(job, JobStatus.FINISHED).result == TEXT
+
+
+def test_exception_handlers_of_the_apps_own_are_called(shop: Shop) -> None:
+    """What RQ does with an error it does here, too."""
+    told: list[str] = []
+    one = SimpleWorker(
+        [shop.queue], connection=shop.connection, exception_handlers=[lambda job, *_: told.append(job.id)]
+    )
+    job = Queue("nobody", connection=shop.connection).enqueue(rq_jobs.fail)
+    one.handle_exception(job, ValueError, ValueError("no such product"), None)
+    assert told == [job.id]
 
 
 def test_wrong_settings_break_no_job(
