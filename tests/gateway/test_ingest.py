@@ -402,6 +402,17 @@ def test_text_beyond_the_room_is_cut(redis_url: str) -> None:
         assert (seen["truncated"], seen["result"]) == (True, "done")
 
 
+def test_nothing_closes_up_to_a_cut(redis_url: str) -> None:
+    """What follows it in the same body is left out, too, also where it alone would have had room."""
+    with running(redis_url, report_keys=KEY, max_task_bytes=1024) as gateway:
+        worker = Reporter(gateway, attempt="a1")
+        worker.events("x" * 1000)
+        texts = [{"kind": "chunk", "text": "y" * 100}, {"kind": "chunk", "text": "z", "field": "reasoning"}]
+        assert worker.events([*texts, {"kind": "data", "name": "n", "value": 1}])["truncated"] is True
+        seen = view(gateway)
+        assert (seen["text"], seen["fields"], seen["data"]) == ("x" * 1000 + "y" * 24, {}, {})
+
+
 def test_log_full_of_progress_still_ends(redis_url: str) -> None:
     """What has no room any more is left out, but never the end."""
     with running(redis_url, report_keys=KEY, max_task_bytes=1024) as gateway:

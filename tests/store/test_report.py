@@ -225,6 +225,16 @@ def test_lease_only_if_asked_for(bench: Bench) -> None:
     assert bench.hash()["lease"] == "0"
 
 
+@pytest.mark.parametrize(("number", "verdict"), [(1, "seen"), (3, "gap")])
+def test_worker_that_repeats_itself_lives(bench: Bench, number: int, verdict: str) -> None:
+    """A request that adds nothing renews the lease all the same."""
+    bench.report("t1", A, number=1, lease_ms=5000)
+    bench.tick()
+    answer = bench.report("t1", A, number=number)
+    assert answer.verdict == verdict
+    assert int(bench.hash()["lease"]) == answer.now + 5000
+
+
 @pytest.mark.parametrize("token", ["", "t1"])
 def test_lost_worker_comes_back(bench: Bench, token: str) -> None:
     """The one end that can be taken back is, with the next report: its text is there, in a new epoch."""
