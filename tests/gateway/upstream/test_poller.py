@@ -123,6 +123,19 @@ def test_nobody_following_means_no_polling(app: Legacy, in_front: Behind, redis_
             viewer.text_is("Hello")
 
 
+def test_the_lease_is_given_back(
+    app: Legacy, in_front: Behind, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nobody follows: the next gateway needn't wait until it runs out."""
+    monkeypatch.setattr("bridge.gateway.upstream.lease.LONGEST_SECONDS", 3600.0)
+    app.tasks["job-1"] = {"status": "running", "text": "a"}
+    with in_front(lease_seconds=3600.0) as gateway:
+        with watch(gateway) as viewer:
+            viewer.text_is("a")
+            assert redis_client.exists("bridge:{job-1}:poller")
+        eventually(lambda: not redis_client.exists("bridge:{job-1}:poller"))
+
+
 def test_a_slow_app_is_not_waited_for_when_nobody_follows(app: Legacy, in_front: Behind) -> None:
     """The question under way is given up with the last follower."""
     go_on = threading.Event()
