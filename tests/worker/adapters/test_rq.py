@@ -273,7 +273,7 @@ def test_the_other_workers_stream_too(shop: Shop, tmp_path: Path, kind: str) -> 
     queue = Queue(kind, connection=shop.connection)
     command = arguments(shop, kind, f"bridge.worker.adapters.rq.{kind}")
     with worker(command, tmp_path / "worker.log", "Listening on", **environment(shop)):
-        good, bad = queue.enqueue(rq_jobs.speak, WORDS), queue.enqueue(rq_jobs.fail)
+        bad, good = queue.enqueue(rq_jobs.fail), queue.enqueue(rq_jobs.speak, WORDS)
         assert shop.end(good, JobStatus.FINISHED).result == TEXT
         assert shop.end(bad, JobStatus.FAILED).error == {"code": "ValueError", "message": "no such product"}
 
