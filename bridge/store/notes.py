@@ -122,9 +122,10 @@ class Hold:
         Asks Redis where the lease may have run out without anybody here noticing: after a freeze everything
         that was due is done at once, before the next renewal has its answer.
         """
+        self.check()  # once lost is lost
         if time.monotonic() >= self._sure_until:
             await self._prolong()
-        self.check()
+            self.check()
 
     async def _hold(
         self, seconds: float, note: bytes | None = None, *, take: bool = False

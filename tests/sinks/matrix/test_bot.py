@@ -53,10 +53,9 @@ class Server:
             self.history.append(event)
             self._more.notify_all()
 
-    async def revoke(self) -> None:
-        """From now on the token is worth nothing."""
+    async def wake(self) -> None:
+        """Whoever waits for something new is answered."""
         async with self._more:
-            self.token_works = False
             self._more.notify_all()
 
     @property
@@ -260,15 +259,16 @@ async def test_what_is_left_out_is_said(redis_url: str, caplog: pytest.LogCaptur
     assert any(ROOM in one and "too many" in one for one in caplog.messages)
 
 
-async def test_a_token_that_was_revoked(redis_url: str) -> None:
+async def test_a_token_that_was_revoked(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """The bot ends, and its questions wait for one with another token."""
     server, works = Server(), Works()
     async with listening(redis_url, server, works) as (running, _):
         await server.say("a")
-        await eventually_async(lambda: works.feeds)
         await eventually_async(lambda: server.sent)
-        await server.revoke()
+        server.token_works = False
         works.end("a")
+        await eventually_async(lambda: any("stays without an answer" in one for one in caplog.messages))
+        await server.wake()
         with pytest.raises(SinkRefused, match="log in anew"):
             await asyncio.wait_for(running, 10)
     server.token_works = True
@@ -276,6 +276,22 @@ async def test_a_token_that_was_revoked(redis_url: str) -> None:
     async with listening(redis_url, server, again):
         await eventually_async(lambda: again.feeds)
         again.end("a")
+        await eventually_async(lambda: server.answers)
+    assert server.answers == ["re: a"]
+
+
+async def test_an_answer_that_somebody_took_over(redis_url: str, redis_client: redis.Redis) -> None:
+    """Who lost its lease looks again, and goes on when the other has died."""
+    server, works = Server(), Works()
+    async with listening(redis_url, server, works):
+        await server.say("a")
+        await eventually_async(lambda: server.sent)
+        (lease,) = redis_client.keys("bridge:note:*:lease")
+        redis_client.set(lease, "somebody", px=1000)
+        await eventually_async(lambda: not redis_client.exists(lease))
+        works.feeds["a"].tell(Chunk(", and more"))
+        await eventually_async(lambda: len(works.begun) == 2)
+        works.end("a")
         await eventually_async(lambda: server.answers)
     assert server.answers == ["re: a"]
 
