@@ -17,10 +17,14 @@ from bridge.gateway.follower import Batch
     [(b"data: x\n\n", b"9\r\ndata: x\n\n\r\n"), (b"x" * 26, b"1a\r\n" + b"x" * 26 + b"\r\n"), (b"", b"")],
 )
 def test_a_batch_as_a_chunk(frames: bytes, chunk: bytes) -> None:
-    """With its size before it, in hexadecimal; a dialect that says nothing of it ends no body by that."""
+    """With its size before it, in hexadecimal, and the same for all. A dialect that says nothing of it ends
+    no body by that.
+    """
     event = Chunk("x")
 
     def dialect(_: Sequence[Entry]) -> bytes:
         return frames
 
-    assert Batch([Entry(Position(1, 1), event, encode(event))]).chunk(dialect) == chunk
+    batch = Batch([Entry(Position(1, 1), event, encode(event))])
+    assert batch.chunk(dialect) == chunk
+    assert batch.chunk(dialect) is batch.chunk(dialect)

@@ -124,7 +124,10 @@ def test_a_batch_is_encoded_once_for_all(redis_url: str, writer: Writer, encodes
             writer.text("a", "b")
             for viewer in viewers:
                 viewer.until(lambda v: len(v.view.text) == 2 * number)  # noqa: B023 (called at once)
-        assert encodes == [2] * 10
+        writer.end()
+        for viewer in viewers:
+            viewer.to_end()
+        assert encodes == [2] * 10 + [1]
         close(viewers)
 
 

@@ -167,7 +167,9 @@ def test_a_draining_gateway_gives_one_last_answer_per_connection(redis_url: str)
     with draining(redis_url) as (gateway, connection, _):
         eventually(lambda: gateway.connections() == 2)  # the stream that still waits, and the idle one
         connection.request("GET", "/healthz")
-        connection.getresponse().read()
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.getheader("connection") == "close"
         eventually(lambda: gateway.connections() == 1)
 
 

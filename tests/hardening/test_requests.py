@@ -191,6 +191,13 @@ def test_keep_alive_is_no_slow_request(impatient: Running) -> None:
         assert viewer.socket.recv(65_536).startswith(b"HTTP/1.1 200")
 
 
+def test_who_was_refused_and_stays(impatient: Running) -> None:
+    """Is disconnected a moment later, whether it reads the refusal or not."""
+    with raw(impatient, b"GET"):
+        eventually(lambda: impatient.connections() == 2)
+        eventually(lambda: impatient.connections() == 1)
+
+
 # --- large ----------------------------------------------------------------------------------------------
 
 

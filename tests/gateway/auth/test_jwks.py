@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from jwt.algorithms import ECAlgorithm
 
 from bridge.errors import AuthUnavailable
 from bridge.gateway.auth import jwks
 from bridge.gateway.auth.jwks import AGAIN_SECONDS, FRESH_SECONDS, MAX_BYTES, STALE_SECONDS, KeySet
 from bridge.gateway.auth.tokens import Tokens
 from bridge.settings import Settings
-from tests.credentials import jwk, signed
+from tests.credentials import jwk, private_key, signed
 from tests.elsewhere import Asked, Elsewhere, Said, elsewhere
 from tests.gateway.auth.asking import question
 from tests.waiting import eventually_async
@@ -94,7 +95,7 @@ async def test_without_an_id_only_where_there_is_no_choice() -> None:
         jwk("RS256", "a", kty="EC"),
         jwk("RS256", "a", n="AQAB"),
         jwk("RS256", "a", n=None),
-        jwk("RS256", "a", d="AQAB"),
+        {**ECAlgorithm.to_jwk(private_key("ES256"), as_dict=True), "kid": "a", "use": "sig"},
         {**jwk("RS256"), "kid": ["a"]},
         {**jwk("RS256"), "kid": {"a": 1}},
         {"kid": "a"}, [], "a", None, 7,
