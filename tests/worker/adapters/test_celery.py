@@ -659,6 +659,7 @@ def test_a_class_of_the_apps_own_is_heeded(settings: Settings, redis_client: red
     def task() -> str:
         return "done"
 
+    app.finalize()  # as a worker does, before it runs anything
     assert task.apply(task_id="own").get() == "done"
     assert called == [("before", "own"), ("call", "own")]
 
