@@ -168,7 +168,7 @@ def test_a_slow_body_of_a_stream(impatient: Running) -> None:
         viewer.head()
         assert viewer.status == 200
         viewer.to_end()
-        assert b"408" not in viewer.received
+        assert viewer.received.count(b"HTTP/1.1 ") == 1
         assert not viewer.received.endswith(b"\r\n0\r\n\r\n")
 
 
@@ -287,7 +287,7 @@ def test_oversized_headers_behind_a_stream(gateway: Running, writer: Writer) -> 
             for _ in range(2 * Settings().max_head_bytes // 1000):
                 viewer.socket.sendall(b"GET /" + b"x" * 1000)
         viewer.to_end()
-        assert b"431" not in viewer.received
+        assert viewer.received.count(b"HTTP/1.1 ") == 1
 
 
 # --- smuggled -------------------------------------------------------------------------------------------
