@@ -50,7 +50,7 @@ class Follower(Protocol):
     """Somebody who reads a channel: an open stream, or a waiting long poll.
 
     position: everything up to here was given to it. generation: of the channel, when that was so; -1 for
-    a position that came from a client. read_awaited: the number of the read that rule 5 asks for, 0 if none.
+    a position that came from a client. read_awaited: the number of the read that rule 6 asks for, 0 if none.
     """
 
     position: Position

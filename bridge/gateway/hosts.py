@@ -42,7 +42,7 @@ def only_this_machine(app: ASGIApp, settings: Settings) -> ASGIApp:
         return app
     own = socket.gethostname()
 
-    # No coroutine of its own: each would be passed through with every event of every stream.
+    # No coroutine of its own: each stream would keep it for as long as it is open.
     def begin(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or not may_be_strange(_host(scope), own):
             return app(scope, receive, send)
