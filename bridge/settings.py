@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -393,6 +394,17 @@ def source_of(one: Field[Any], environ: Mapping[str, str]) -> tuple[str, str]:
     return next(
         ((each, environ[each]) for each in (name, *one.metadata["also"]) if environ.get(each)), ("", "")
     )
+
+
+def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are no setting's, but nearly: with the name that was probably meant.
+
+    Others that begin with `BRIDGE_` may be anybody's: Kubernetes makes some for each service.
+    """
+    names = [name for one in fields(Settings) for name in (env_name(one), file_name(one))]
+    unknown = [name for name in environ if name.startswith("BRIDGE_") and name not in names]
+    near = {name: get_close_matches(name, names, n=1, cutoff=0.85) for name in unknown}
+    return {name: meant[0] for name, meant in near.items() if meant}
 
 
 def default_text(one: Field[Any]) -> str:

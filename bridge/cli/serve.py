@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,12 +12,17 @@ from typing import Any, Final, NoReturn
 import click
 
 from bridge.cli import logs
-from bridge.cli.options import GATEWAY, settings_options
+from bridge.cli.options import GATEWAY, SETTINGS, flag, settings_options
 from bridge.errors import EmbeddedServerError
 from bridge.gateway.server import serve as serve_gateway
-from bridge.settings import Settings
+from bridge.settings import Settings, misspelt
 from bridge.store.embedded import embedded_server
 from bridge.urls import shown
+
+log = logging.getLogger(__name__)
+
+_HOW: Final = ("upstream_status", "upstream_mapping")
+"""What makes no sense without `upstream`."""
 
 REDIS_PORT: Final = 6379
 """Where everybody looks for a Redis; a free port is the second choice."""
@@ -42,7 +49,10 @@ def serve(embedded: bool, log_level: str, **flags: Any) -> None:
     if embedded and flags["redis_url"] is not None:
         raise click.UsageError("--embedded starts a Redis, --redis-url names one: give only one of them.")
     settings = Settings.from_env(**flags)
+    _refuse_loose_upstream(settings)
     logs.for_operators(log_level, settings.log_format)
+    for name, meant in misspelt(os.environ).items():
+        log.warning("%s is no setting and changes nothing; is %s meant?", name, meant)
     with ExitStack() as stack:
         stack.enter_context(sigterm_ends())
         if embedded:
@@ -52,6 +62,15 @@ def serve(embedded: bool, log_level: str, **flags: Any) -> None:
             click.echo(f"bridge: gateway at {url} with Redis at {shown(settings.redis_url)}")
 
         serve_gateway(settings, ready=ready)
+
+
+def _refuse_loose_upstream(settings: Settings) -> None:
+    """Whoever says how an app is asked, and names none, would wait for streams that never come."""
+    loose = [name for name in _HOW if getattr(settings, name) != SETTINGS[name].default]
+    if loose and not settings.upstream:
+        raise click.UsageError(
+            f"{flag(SETTINGS[loose[0]])} says how an app is asked, but --upstream names none."
+        )
 
 
 @contextmanager

@@ -106,3 +106,22 @@ def test_embedded_or_another_redis() -> None:
     result = CliRunner().invoke(main, ["serve", "--embedded", "--redis-url", "redis://127.0.0.1:1/0"])
     assert result.exit_code == 2
     assert "give only one of them" in result.stderr
+
+
+@pytest.mark.parametrize("given", ["--upstream-status", "--upstream-mapping"])
+def test_serve_refuses_to_ask_nobody(given: str) -> None:
+    """Options that say how an app is asked need an app."""
+    result = CliRunner().invoke(main, ["serve", given, "/jobs/{task_id}"])
+    assert result.exit_code == 2
+    assert f"{given} says how an app is asked, but --upstream names none." in result.output
+
+
+def test_serve_says_what_is_misspelt(redis_url: str) -> None:
+    """A variable that is nearly a setting's is named, with the one that is meant; others are left alone."""
+    near = {"BRIDGE_REDIS_ULR": redis_url, "BRIDGE_SERVICE_HOST": "10.0.0.1", "BRIDGE_REDIS_URL": redis_url}
+    with program("serve", "--port", "0", "--drain-seconds", "0", env=near) as process:
+        first_line(process)
+        process.terminate()
+        _, stderr = process.communicate(timeout=30)
+    assert b"BRIDGE_REDIS_ULR is no setting and changes nothing; is BRIDGE_REDIS_URL meant?" in stderr
+    assert b"BRIDGE_SERVICE_HOST" not in stderr
