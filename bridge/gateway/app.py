@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.errors import AccessError, AuthUnavailable, InvalidTaskId, TooMany
 from bridge.events import START, Position, check_task_id
-from bridge.gateway import control, ingest, ops, web
+from bridge.gateway import control, ops, web
 from bridge.gateway.addresses import Proxies
 from bridge.gateway.answers import HANDLERS
 from bridge.gateway.auth import Action, Door, Visitor, hide_ticket
@@ -42,6 +42,7 @@ from bridge.gateway.hub import Hub
 from bridge.gateway.limits import Connections, Gate, Kind, Places
 from bridge.gateway.metrics import CountAnswers, Metrics
 from bridge.gateway.record import turned_away
+from bridge.gateway.reports import ingest
 from bridge.gateway.status import status
 from bridge.gateway.stream import stream
 from bridge.gateway.upstream import Upstream

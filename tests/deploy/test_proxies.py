@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from bridge.sse import Decoder, Frame
 from tests.deploy.proxies import Proxy, proxy, running_app
-from tests.gateway.reporter import KEY, TEXT, Sending
+from tests.gateway.reports.reporter import KEY, TEXT, Sending
 from tests.gateway.running import Running, running
 from tests.gateway.writer import Writer
 from tests.servers import free_port

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.gateway.reporter import KEY
+from tests.gateway.reports.reporter import KEY
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
 from tests.processes import environ

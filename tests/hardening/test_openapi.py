@@ -15,7 +15,7 @@ import pytest
 from bridge.codec import dumps
 from bridge.events import Chunk, Data, Progress
 from tests.credentials import SECRET, bearer, token
-from tests.gateway.reporter import ALLOWED, KEY
+from tests.gateway.reports.reporter import ALLOWED, KEY
 from tests.gateway.running import Running, running
 from tests.gateway.writer import Writer
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.gateway.reporter import ALLOWED, JSON, KEY, LINES, TEXT, Reporter, Sending
+from tests.gateway.reports.reporter import ALLOWED, JSON, KEY, LINES, TEXT, Reporter, Sending
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
 from tests.gateway.writer import Writer

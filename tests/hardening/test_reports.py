@@ -15,7 +15,7 @@ from bridge.gateway.limits import WINDOW_SECONDS
 from bridge.settings import Settings
 from bridge.tickets import ticket
 from tests.credentials import SECRET, TICKET_KEY, bearer, token
-from tests.gateway.reporter import ALLOWED, KEY, TEXT, Reporter
+from tests.gateway.reports.reporter import ALLOWED, KEY, TEXT, Reporter
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer
 from tests.gateway.writer import Writer

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.events import Chunk
-from tests.gateway.reporter import ALLOWED, KEY, LINES, TEXT, Reporter
+from tests.gateway.reports.reporter import ALLOWED, KEY, LINES, TEXT, Reporter
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import InvalidInput, UnsupportedBody
-from bridge.gateway.parameters import ending_of, owner_of, piece_of, refuse_encoding
+from bridge.gateway.reports.parameters import ending_of, owner_of, piece_of, refuse_encoding
 from bridge.store.log import POLLER_TOKEN
 
 

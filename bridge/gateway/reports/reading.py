@@ -10,9 +10,9 @@ from typing import Any, Final
 from starlette.types import Receive
 
 from bridge.errors import BridgeError, InvalidInput
-from bridge.gateway.bodies import Body, OneValue
-from bridge.gateway.delivery import Delivery
 from bridge.gateway.hub import Hub
+from bridge.gateway.reports.bodies import Body, OneValue
+from bridge.gateway.reports.delivery import Delivery
 from bridge.store.scripts import Answer
 
 _LOOK_SECONDS: Final = 1.0

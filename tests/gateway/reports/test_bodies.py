@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bridge.codec import MAX_DEPTH
 from bridge.errors import InvalidEvent, TooLarge, UnsupportedBody
 from bridge.events import Chunk, Data, Progress
-from bridge.gateway.bodies import Body, Lines, OneValue, PlainText, Unit, body_of, unit_of
+from bridge.gateway.reports.bodies import Body, Lines, OneValue, PlainText, Unit, body_of, unit_of
 
 LIMIT = 1000
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -26,8 +26,8 @@ from typing import Final
 from bridge.codec import encode, utf8
 from bridge.errors import BridgeError, CorruptLog, InvalidEvent, StoreUnavailable
 from bridge.events import Chunk, Data, Progress
-from bridge.gateway.bodies import Unit
 from bridge.gateway.hub import Hub
+from bridge.gateway.reports.bodies import Unit
 from bridge.merge import split_text
 from bridge.store.piece import Ending, Piece
 from bridge.store.scripts import Answer, Call

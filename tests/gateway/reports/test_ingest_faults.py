@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.events import Reset
-from tests.gateway.reporter import KEY, LINES, Reporter
+from tests.gateway.reports.reporter import KEY, LINES, Reporter
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer

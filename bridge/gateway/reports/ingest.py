@@ -39,11 +39,11 @@ from bridge.errors import (
 from bridge.events import MAIN_FIELD
 from bridge.gateway.answers import RETRY_AFTER_SECONDS, error_answer, json_answer
 from bridge.gateway.auth.reports import ReportKeys
-from bridge.gateway.bodies import body_of, value_of
 from bridge.gateway.control import may_be_meant
-from bridge.gateway.delivery import Delivery, ReportRefused, run_patiently
 from bridge.gateway.hub import Hub
-from bridge.gateway.parameters import (
+from bridge.gateway.reports.bodies import body_of, value_of
+from bridge.gateway.reports.delivery import Delivery, ReportRefused, run_patiently
+from bridge.gateway.reports.parameters import (
     check_names,
     ending_of,
     name_of,
@@ -51,7 +51,7 @@ from bridge.gateway.parameters import (
     piece_of,
     refuse_encoding,
 )
-from bridge.gateway.reading import (
+from bridge.gateway.reports.reading import (
     CancelRequested,
     ClientGone,
     GoingAway,
