@@ -20,6 +20,9 @@ JS := tests/js
 JS_STAMP := $(JS)/node_modules/.installed
 # More options for pytest, as in: make test ARGS="-k merge -x"
 ARGS ?=
+# All tests are shared by four processes, also on two cores: most of the time they wait for servers and browsers.
+# With ARGS there is one, which keeps the order and starts sooner, unless told otherwise: make test WORKERS=4 ARGS=…
+WORKERS ?= $(if $(ARGS),0,4)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What a virtual environment or a search path of the caller's would leak into ours.
@@ -66,7 +69,7 @@ $(SYNAPSE_STAMP): $(SYNAPSE_LOCK)
 
 .PHONY: test
 test: $(STAMP) $(JS_STAMP) ## all tests (ARGS="-k merge -x" goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) $(JS_STAMP) ## break real processes for long, print the table (ARGS="--seed 7 killed")

@@ -59,6 +59,11 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def command_line(pid: int) -> bytes:
+    """What a process was started with, as everybody on the machine may read it. Needs ``/proc``."""
+    return (_PROC / str(pid) / "cmdline").read_bytes()
+
+
 def _stat(pid: int) -> list[str]:
     # State, parent, …; the command's name before them stands in parentheses and may hold any character.
     return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

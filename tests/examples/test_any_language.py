@@ -14,7 +14,7 @@ import pytest
 from tests.gateway.reports.reporter import KEY
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
-from tests.processes import environ
+from tests.processes import command_line, descendants, environ
 from tests.proxy import proxy
 from tests.waiting import eventually
 
@@ -37,6 +37,10 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def say(self, line: str) -> None:
         self._input.write(line + "\n")
@@ -171,7 +175,7 @@ def test_the_key_is_on_no_command_line(gateway: Running) -> None:
     with worker(["./worker.sh", "job-1", "cat"], gateway.url) as one:
         one.say("hello")
         eventually(lambda: gateway.get("/tasks/job-1/status").json().get("text"))
-        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        lines = [command_line(pid) for pid in {one.pid, *descendants(one.pid)}]
         assert any(b"/tasks/job-1/events" in line for line in lines)
         assert not any(KEY.encode() in line for line in lines)
         one.finish()
