@@ -1,0 +1,1 @@
+"""A small chat application on the bridge: conversations in SQLite, answers by Celery workers, streamed."""

@@ -1,0 +1,83 @@
+"""Logging in and out, and what a user may choose."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from assistant import accounts
+from assistant.errors import Refused
+from assistant.services import COOKIE, LoggedIn, Parts, read
+
+router: Final = APIRouter()
+
+
+class Credentials(BaseModel):
+    """Who somebody says to be."""
+
+    name: str
+    password: str
+
+
+class Choices(BaseModel):
+    """What a user may change."""
+
+    streaming: bool
+
+
+@router.post("/login", status_code=204)
+async def login(request: Request, response: Response, parts: Parts) -> None:
+    """Begin a session; its cookie is for this site alone, and no script reads it."""
+    credentials = await read(request, Credentials)
+
+    def log_in() -> str | None:
+        with parts.database.connection() as db:
+            return accounts.log_in(db, credentials.name, credentials.password)
+
+    token = await run_in_threadpool(log_in)
+    if token is None:
+        raise Refused(401, "wrong_credentials", "Name and password don't belong together.")
+    response.set_cookie(
+        COOKIE,
+        token,
+        max_age=accounts.SESSION_DAYS * 86400,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+
+
+@router.post("/logout", status_code=204)
+def logout(request: Request, response: Response, parts: Parts) -> None:
+    """End the session."""
+    with parts.database.connection() as db:
+        accounts.log_out(db, request.cookies.get(COOKIE, ""))
+    response.delete_cookie(COOKIE)
+
+
+@router.get("/me")
+def me(user: LoggedIn, parts: Parts) -> dict[str, Any]:
+    """Who is logged in, and what there is for them."""
+    return {
+        "name": user.name,
+        "streaming": user.streaming,
+        "gateway": parts.config.gateway_url,
+        "providers": [
+            {"name": name, "streaming": streaming} for name, streaming in parts.providers.streaming.items()
+        ],
+    }
+
+
+@router.patch("/me", status_code=204)
+async def choose(request: Request, user: LoggedIn, parts: Parts) -> None:
+    """Switch streaming on or off."""
+    choices = await read(request, Choices)
+
+    def store() -> None:
+        with parts.database.connection() as db:
+            accounts.set_streaming(db, user, choices.streaming)
+
+    await run_in_threadpool(store)

@@ -1,0 +1,53 @@
+"""Event streams: frames of this application's own wire, and answers that are made of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import asdict, is_dataclass
+from typing import Any, Final
+
+from fastapi.responses import StreamingResponse
+
+BEAT_SECONDS: Final = 15.0
+BEAT: Final = b":\n"
+"""A comment, which keeps proxies from thinking that nothing happens any more."""
+
+
+def frame(event: str, data: Any, id: str | None = None) -> bytes:  # noqa: A002 - the field's name
+    """One event. A dataclass becomes an object."""
+    text = json.dumps(asdict(data) if is_dataclass(data) and not isinstance(data, type) else data)
+    place = "" if id is None else f"id: {id}\n"
+    return f"{place}event: {event}\ndata: {text}\n\n".encode()
+
+
+def stream(frames: AsyncGenerator[bytes, None]) -> StreamingResponse:
+    """A 200 that sends these as they come. When the client goes they are closed."""
+    response = StreamingResponse(_beating(frames))
+    # No charset, which some clients stumble over, and no proxy's buffer.
+    response.headers["content-type"] = "text/event-stream"
+    response.headers["cache-control"] = "no-store"
+    response.headers["x-accel-buffering"] = "no"
+    return response
+
+
+async def _beating(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The frames, and a beat where there was none for long."""
+    async with aclosing(frames):
+        step = asyncio.ensure_future(anext(frames, None))
+        try:
+            while True:
+                await asyncio.wait({step}, timeout=BEAT_SECONDS)
+                if not step.done():
+                    yield BEAT
+                    continue
+                data = step.result()
+                if data is None:
+                    return
+                yield data
+                step = asyncio.ensure_future(anext(frames, None))
+        finally:
+            step.cancel()
+            await asyncio.wait({step})
