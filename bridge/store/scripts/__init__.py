@@ -45,6 +45,9 @@ _ABOUT_TASKS: Final = (
     "report",
 )
 NAMES: Final = (*_ABOUT_TASKS, "probe", "claim", "hold")
+_WITH_SHORT_WAY: Final = ("append",)
+"""The ground reads and prepares what any script may need. Where that would cost too much, a short way for the
+ordinary case stands in front of it."""
 
 MAX_JOINED_BYTES: Final = 16 * 1024 * 1024
 """What `open` assumes that one attempt may write, if it isn't told."""
@@ -66,8 +69,9 @@ class Script:
 
 def _load(name: str) -> Script:
     folder = files(__name__)
+    quick = (folder / f"{name}_quick.lua").read_text() if name in _WITH_SHORT_WAY else ""
     ground = (folder / "common.lua").read_text() if name in _ABOUT_TASKS else ""
-    source = ground + "\n" + (folder / f"{name}.lua").read_text()
+    source = f"{quick}{ground}\n{(folder / f'{name}.lua').read_text()}"
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
