@@ -1,8 +1,8 @@
 """Everything with one command, for trying it: python -m assistant --demo-model
 
 It starts a gateway (with a Redis of its own where none is configured), a Celery worker and the web
-application, and stops them all at Ctrl-C. And `python -m assistant user NAME` adds a user, or gives one a
-new password.
+application, and stops them all at Ctrl-C, or when one of them ends. `python -m assistant user NAME` adds a
+user, or gives one a new password.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Final, NoReturn
-
-import uvicorn
 
 from assistant import accounts
 from assistant.config import Config
@@ -29,17 +27,18 @@ from assistant.database import Database
 
 HOST: Final = "127.0.0.1"
 DEMO_USERS: Final = ("alice", "bob")
-STOP_SECONDS: Final = 15.0
+LOOK_SECONDS: Final = 0.2
+STOP_SECONDS: Final = 10.0
+
+GATEWAY: Final = ("bridge", "serve", "--log-level", "warning")
+WORKER: Final = ("celery", "--quiet", "-A", "assistant.generation", "worker", "-c", "4", "-l", "warning")
+WEB: Final = ("uvicorn", "--factory", "assistant.app:create_app", "--log-level", "warning")
 
 
 def main() -> None:
     """Read the command line, and do it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m assistant", description="A chat application on the bridge."
-    )
-    parser.add_argument(
-        "--port", type=int, default=8000, help="of the web application (8000; 0: any free one)"
-    )
+    parser = argparse.ArgumentParser(prog="python -m assistant", description="A chat on the bridge.")
+    parser.add_argument("--port", type=int, default=8000, help="of the page (8000; 0: any free one)")
     parser.add_argument(
         "--demo-model", action="store_true", help="offer a built-in model, and two users to try it with"
     )
@@ -47,88 +46,88 @@ def main() -> None:
     user = commands.add_parser("user", help="add a user, or give one a new password")
     user.add_argument("name")
     arguments = parser.parse_args()
+    database = Database(Config.from_env().database)
+    database.create()
     if arguments.command == "user":
-        add_user(arguments.name)
-    else:
-        signal.signal(signal.SIGTERM, _end)
-        run(arguments.port, demo=arguments.demo_model)
+        add_user(database, arguments.name)
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        run(database, arguments.port, demo=arguments.demo_model)
+    except KeyboardInterrupt:
+        pass  # the usual way to stop it
 
 
-def add_user(name: str) -> None:
+def add_user(database: Database, name: str) -> None:
     """Ask for a password, at a terminal or on stdin, and store it."""
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     if len(password) < 8:
         sys.exit("A password has at least 8 characters.")
-    database = Database(Config.from_env().database)
-    database.create()
-    with database.transaction() as db:
+    with database.connection() as db:
         accounts.set_password(db, name, password)
 
 
-def run(port: int, *, demo: bool) -> None:
-    """Run all of it until Ctrl-C or SIGTERM."""
+def run(database: Database, port: int, *, demo: bool) -> None:
+    """Run all of it until somebody ends it, or one of the processes ends."""
     with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server((HOST, port)))
+        listener = stack.enter_context(_listener(port))
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        os.environ |= _environment(url, demo=demo)
-        os.environ |= stack.enter_context(_gateway())
-        stack.enter_context(_worker())
-        # Imported now: the environment that it reads is complete.
-        from assistant.app import create_app
-
-        app = create_app()
+        env = {
+            "BRIDGE_PORT": "0",
+            "BRIDGE_AUTH": "jwt",
+            "BRIDGE_TICKET_KEYS": secrets.token_urlsafe(48),
+            "BRIDGE_CORS_ORIGINS": url,
+            "ASSISTANT_DEMO_MODEL": "1" if demo else "",
+            **os.environ,
+            "ASSISTANT_DATABASE": str(database.path.absolute()),
+        }
+        gateway, env = stack.enter_context(_gateway(env))
+        worker = stack.enter_context(_process(env, *WORKER))
+        web = stack.enter_context(_process(env, *WEB, "--fd", str(listener.fileno()), hand=listener))
         print(f"assistant: {url}", flush=True)
-        for name, password in _demo_users() if demo else ():
-            print(f"assistant: log in as {name} with {password}", flush=True)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
-        server.run([listener])
+        for name in DEMO_USERS if demo else ():
+            print(f"assistant: log in as {name} with {_demo_password(database, name)}", flush=True)
+        while all(process.poll() is None for process in (gateway, worker, web)):
+            time.sleep(LOOK_SECONDS)
+        sys.exit("assistant: one of its processes ended; so do the others.")
 
 
-def _environment(url: str, *, demo: bool) -> dict[str, str]:
-    """What the processes need to know of each other, where nobody has said it."""
-    made_up = {
-        "BRIDGE_AUTH": "jwt",
-        "BRIDGE_TICKET_KEYS": secrets.token_urlsafe(48),
-        "BRIDGE_CORS_ORIGINS": url,
-        "ASSISTANT_DATABASE": str(Config.from_env().database.absolute()),
-    }
-    if demo:
-        made_up["ASSISTANT_DEMO_MODEL"] = "1"
-    return {**made_up, **{name: os.environ[name] for name in made_up if name in os.environ}}
+def _listener(port: int) -> socket.socket:
+    """Where the page will be. It is known before anybody needs it, and nobody takes it meanwhile."""
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        sys.exit(f"assistant: port {port} can't be had ({error.strerror}); choose another with --port")
 
 
 @contextmanager
-def _gateway() -> Iterator[dict[str, str]]:
-    """`bridge serve`, which says where it is, and where its Redis is."""
-    configured = os.environ.get("BRIDGE_REDIS_URL") or os.environ.get("REDIS_URL")
-    command = ["-m", "bridge", "serve", "--log-level", "warning", *([] if configured else ["--embedded"])]
-    with _process(*command, stdout=subprocess.PIPE) as gateway:
+def _gateway(env: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
+    """`bridge serve`, and the environment with what it says: where it is, and where its Redis is."""
+    configured = bool(env.get("BRIDGE_REDIS_URL") or env.get("REDIS_URL"))
+    command = GATEWAY if configured else (*GATEWAY, "--embedded")
+    with _process(env, *command, stdout=subprocess.PIPE) as gateway:
         assert gateway.stdout is not None
         said = gateway.stdout.readline().decode()
         ready = re.search(r"gateway at (\S+) with Redis at (\S+)", said)
         if ready is None:
-            sys.exit("The gateway did not start; what it said stands above.")
+            sys.exit("assistant: the gateway did not start; why stands above.")
         found = {"ASSISTANT_GATEWAY_URL": ready[1]}
-        if configured is None:
+        if not configured:
             found["REDIS_URL"] = ready[2]
-            found["BROKER_URL"] = ready[2].removesuffix("/0") + "/1"
-        yield {**found, **{name: os.environ[name] for name in found if name in os.environ}}
+        yield gateway, {**found, **env}
 
 
 @contextmanager
-def _worker() -> Iterator[None]:
-    """A Celery worker, of two processes: so many answers are written at once."""
-    with _process(
-        "-m", "celery", "--quiet", "-A", "assistant.generation", "worker", "-c", "2", "-l", "warning"
-    ):
-        yield
-
-
-@contextmanager
-def _process(*arguments: str, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python of ours. A Ctrl-C isn't for it: it is told when its time has come."""
+def _process(
+    env: Mapping[str, str], *command: str, stdout: int | None = None, hand: socket.socket | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``python -m command…`` with `hand` as its own. It doesn't hear a Ctrl-C: it is told when its time has
+    come, which is after those that need it.
+    """
+    hands = () if hand is None else (hand.fileno(),)
     with subprocess.Popen(
-        [sys.executable, *arguments], stdout=stdout, start_new_session=True, cwd=Path(__file__).parents[1]
+        [sys.executable, "-m", *command], env=env, stdout=stdout, pass_fds=hands, start_new_session=True
     ) as process:
         try:
             yield process
@@ -140,14 +139,12 @@ def _process(*arguments: str, stdout: int | None = None) -> Iterator[subprocess.
                 process.kill()
 
 
-def _demo_users() -> Iterator[tuple[str, str]]:
-    """Users with passwords that hold until the next start."""
-    database = Database(Config.from_env().database)
-    for name in DEMO_USERS:
-        password = secrets.token_urlsafe(6)
-        with database.transaction() as db:
-            accounts.set_password(db, name, password)
-        yield name, password
+def _demo_password(database: Database, name: str) -> str:
+    """A user's new password, which holds until the next start."""
+    password = secrets.token_urlsafe(6)
+    with database.connection() as db:
+        accounts.set_password(db, name, password)
+    return password
 
 
 def _end(number: int, _: object) -> NoReturn:

@@ -10,7 +10,8 @@ Rules
    task, which nothing here starts) it says no more than the message at the end, which is whole.
 4. When the task has ended its message is in the database, or it is brought there now (`keeping`). If that
    fails, it is shown all the same, without an id.
-5. With the gateway away the database is asked: the worker goes on, and stores its answer without us.
+5. With the gateway away the database is asked again and again: the worker goes on, and stores its answer
+   without us. An answer that is stored is never asked for at the gateway, which forgets it after an hour.
 6. Whoever follows may leave at any moment by closing the generator; the answer is written all the same.
 """
 
@@ -79,40 +80,39 @@ class Answers:
     async def follow(self, generation: Generation, said: int = 0) -> AsyncGenerator[Event, None]:
         """All that is still to come of an answer of which `said` characters have been had."""
         heard = time.monotonic()
-        while True:
+        while (message := await run_in_threadpool(self._stored, generation)) is None:
             try:
                 async with aclosing(self.gateway.follow(generation)) as views:
                     async for view in views:
                         heard = time.monotonic()
-                        text = view["text"]
-                        if len(text) > said and view["attempt"] <= 1:
-                            yield Piece(text[said:], len(text))
-                            said = len(text)
+                        if len(view["text"]) > said and view["attempt"] <= 1:
+                            yield Piece(view["text"][said:], len(view["text"]))
+                            said = len(view["text"])
                         if view["state"] in ENDED:
                             yield await self._finish(generation, view)
                             return
             except GatewayUnavailable as error:
-                log.info("%s can't be followed: %s", generation.task_id, error)
+                log.info("%s can't be followed now: %s", generation.task_id, error)
             except ClientError:
                 log.exception("%s can't be followed", generation.task_id)
-                heard = 0.0
-            message = await run_in_threadpool(self._stored, generation)
-            if message is not None:
-                if len(message.content) > said:
-                    yield Piece(message.content[said:], len(message.content))
-                yield Finished(message)
-                return
+                heard = -PATIENCE_SECONDS
             if time.monotonic() - heard > PATIENCE_SECONDS:
                 yield Away()
                 return
             await asyncio.sleep(AGAIN_SECONDS)
+        if len(message.content) > said:
+            yield Piece(message.content[said:], len(message.content))
+        yield Finished(message)
 
     async def _finish(self, generation: Generation, view: dict[str, Any]) -> Finished:
+        message = await run_in_threadpool(self._stored, generation)
+        if message is not None:
+            return Finished(message)
         answer = Answer.of_view(view)
         try:
             message = await run_in_threadpool(keeping.keep_now, self.database, generation, answer)
-        except sqlite3.Error:
-            log.exception("task %s: the answer can't be stored; the sweeper tries again", generation.task_id)
+        except sqlite3.Error as error:
+            log.error("task %s can't be stored, the sweeper tries again: %s", generation.task_id, error)
             return Finished(answer.as_message(generation), persist_failed=True)
         return Finished(message)
 
@@ -121,4 +121,4 @@ class Answers:
             with self.database.connection() as db:
                 return conversations.answer_of(db, generation.task_id)
         except sqlite3.Error:
-            return None
+            return None  # the bridge has it, too

@@ -9,6 +9,7 @@ rest: `ASSISTANT_*`, `BRIDGE_TICKET_KEYS` (the gateway's), where Redis is, and t
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,26 +23,31 @@ from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+import bridge
 from assistant.answers import Answers
 from assistant.asking import Desk
 from assistant.config import Config
 from assistant.database import Database
 from assistant.errors import Refused, error
 from assistant.gateway import Gateway
+from assistant.generation import send
 from assistant.keeping import Sweeper
 from assistant.providers import Providers
 from assistant.routes import conversations, login, messages
 from assistant.services import Services, same_origin
+
+log = logging.getLogger(__name__)
 
 ROUTERS: Final = (login.router, conversations.router, messages.router)
 PAGE: Final = Path(__file__).parents[1] / "page"
 
 
 def create_app(config: Config | None = None) -> FastAPI:
-    """The application, with its tables made. Raises `ConfigError`."""
+    """The application, with its tables made. Raises `ConfigError`, and `SettingsError` of the bridge."""
     chosen = Config.from_env() if config is None else config
     database = Database(chosen.database)
     database.create()
+    bridge.ticket("any")  # without a key for tickets nobody could follow anything: that is said now
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +68,8 @@ def create_app(config: Config | None = None) -> FastAPI:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(sqlite3.OperationalError, _database_busy)
+    app.add_exception_handler(sqlite3.Error, _database)
+    app.add_exception_handler(Exception, _bug)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
@@ -76,7 +83,7 @@ def _services(config: Config, database: Database, http: httpx.AsyncClient) -> Se
         database=database,
         providers=providers,
         gateway=gateway,
-        desk=Desk(config, database, providers),
+        desk=Desk(config, database, providers, send),
         answers=Answers(database, gateway),
         sweeper=Sweeper(database, gateway),
     )
@@ -97,6 +104,12 @@ def _invalid(_: Request, raised: Exception) -> Response:
     return error(422, "invalid", "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in raised.errors()))
 
 
-def _database_busy(_: Request, raised: Exception) -> Response:
-    """Somebody else held the database for too long, or its disk is full."""
+def _bug(_: Request, raised: Exception) -> Response:
+    """Its traceback is in the log."""
+    return error(500, "internal", "Something went wrong here.")
+
+
+def _database(_: Request, raised: Exception) -> Response:
+    """Somebody else held it for too long, or its disk is full."""
+    log.error("the database can't be used: %s", raised)
     return error(503, "database", "The database can't be used at this moment.", {"Retry-After": "2"})

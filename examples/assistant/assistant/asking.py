@@ -6,11 +6,11 @@ Rules
    there or somebody else's, no provider, too many messages, an answer that is being written already.
 2. The checks, the user's message and the generation are one transaction. Of two who ask at the same moment
    in the same conversation the second is refused, and no limit is passed by asking in parallel.
-3. Only then is the task announced and published: no worker ever begins what isn't stored, and what it is to
-   do it reads from the database, by its own task's id.
-4. What can't be published is kept as failed, so that the user sees it and may ask again. Should the message
-   have got through after all, the worker finds that nobody waits for it.
-5. If this process dies between storing and publishing, the sweeper finds a task that nobody knows.
+3. Only then is it sent (announced on the bridge, published to the workers): no worker begins what isn't
+   stored, and what it is to do it reads from the database, by its own task's id.
+4. What can't be sent is kept as failed, so that the user sees it and may ask again. Should the message have
+   got through after all, the worker finds that nobody waits for it.
+5. If this process dies between storing and sending, the sweeper finds a task that nobody knows.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from __future__ import annotations
 import logging
 import sqlite3
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 from typing import Final
 
-from celery.exceptions import CeleryError
-from kombu.exceptions import KombuError
-
-import bridge
 from assistant import conversations, keeping
 from assistant.accounts import User
 from assistant.config import Config
 from assistant.conversations import Generation, Message
 from assistant.database import Database, now, seconds_ago
 from assistant.errors import Refused
-from assistant.generation import publish
 from assistant.providers import Providers
 
 log = logging.getLogger(__name__)
 
 MINUTE: Final = 60.0
+
+
+class NotSent(Exception):
+    """The queue can't be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +67,19 @@ class Desk:
     config: Config
     database: Database
     providers: Providers
+    send: Callable[[Generation], None]
+    """Announces a generation, and gives it to a worker. Raises `NotSent`."""
 
     def ask(self, user: User, question: Question) -> Asked:
         """Store a question and have it answered. Raises `Refused`, and `sqlite3.Error`."""
         with self.database.transaction() as db:
             asked = self._store(db, user, question)
-        generation = asked.generation
-        # Unconfirmed it isn't lost: the bridge goes on trying, and the answer is written all the same.
-        bridge.create_task(generation.task_id, owner=generation.owner)
         try:
-            publish(generation.task_id)
-        except (OSError, KombuError, CeleryError) as error:
-            log.error("task %s can't be published: %s", generation.task_id, error)
-            keeping.keep_now(self.database, generation, _NOT_PUBLISHED)
-            raise Refused(503, "not_published", _SORRY, {"Retry-After": "5"}) from error
+            self.send(asked.generation)
+        except NotSent as error:
+            log.error("task %s can't be sent: %s", asked.generation.task_id, error)
+            keeping.keep_now(self.database, asked.generation, _NOT_SENT)
+            raise Refused(503, "not_sent", _SORRY, {"Retry-After": "5"}) from error
         return asked
 
     def _store(self, db: sqlite3.Connection, user: User, question: Question) -> Asked:
@@ -117,7 +116,7 @@ class Desk:
 
 
 _SORRY: Final = "The question was stored, but can't be answered at this moment. Please ask again later."
-_NOT_PUBLISHED: Final = keeping.Answer.failed("not_published", _SORRY)
+_NOT_SENT: Final = keeping.Answer.failed("not_sent", _SORRY)
 
 
 def _no_provider(name: str | None) -> str:

@@ -23,8 +23,8 @@ class Config:
     """ASSISTANT_GATEWAY_URL: the gateway, as browsers see it."""
     internal_gateway_url: str = "http://127.0.0.1:8620"
     """ASSISTANT_INTERNAL_GATEWAY_URL: the gateway, as this application sees it; by default the same."""
-    broker_url: str = "redis://127.0.0.1:6379/1"
-    """BROKER_URL: where Celery's messages are."""
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    """BROKER_URL: where Celery's messages are; by default in the bridge's Redis."""
     messages_per_minute: int = 20
     """ASSISTANT_MESSAGES_PER_MINUTE: so many may one user send."""
     streaming_off: frozenset[str] = frozenset()
@@ -43,12 +43,16 @@ class Config:
             database=Path(env.get("ASSISTANT_DATABASE", usual.database)),
             gateway_url=gateway,
             internal_gateway_url=env.get("ASSISTANT_INTERNAL_GATEWAY_URL", gateway).rstrip("/"),
-            broker_url=env.get("BROKER_URL", usual.broker_url),
+            broker_url=env.get("BROKER_URL") or _redis(env) or usual.broker_url,
             messages_per_minute=int(_number(env, "ASSISTANT_MESSAGES_PER_MINUTE", usual.messages_per_minute)),
             streaming_off=frozenset(env.get("ASSISTANT_STREAMING_OFF", "").replace(",", " ").split()),
             sweep_seconds=_number(env, "ASSISTANT_SWEEP_SECONDS", usual.sweep_seconds),
             demo_model=env.get("ASSISTANT_DEMO_MODEL", "") == "1",
         )
+
+
+def _redis(env: Mapping[str, str]) -> str | None:
+    return env.get("BRIDGE_REDIS_URL") or env.get("REDIS_URL")
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

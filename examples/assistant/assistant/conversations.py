@@ -99,37 +99,35 @@ def begin(db: sqlite3.Connection, user_id: int, content: str) -> tuple[int, str]
     """A new conversation, named after its first words; its id and title."""
     words = " ".join(content.split())
     title = words if len(words) <= TITLE_LENGTH else words[: TITLE_LENGTH - 1] + "…"
-    cursor = db.execute(
-        "INSERT INTO conversations (user_id, title, updated_at) VALUES (?, ?, ?)", (user_id, title, now())
-    )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid, title
+    row = db.execute(
+        "INSERT INTO conversations (user_id, title, updated_at) VALUES (?, ?, ?) RETURNING id",
+        (user_id, title, now()),
+    ).fetchone()
+    return row["id"], title
 
 
 def say(db: sqlite3.Connection, conversation_id: int, content: str) -> Message:
     """Add what the user says."""
     at = now()
-    cursor = db.execute(
-        "INSERT INTO messages (conversation_id, role, content, created_at) VALUES (?, 'user', ?, ?)",
+    row = db.execute(
+        "INSERT INTO messages (conversation_id, role, content, created_at) VALUES (?, 'user', ?, ?)"
+        " RETURNING *",
         (conversation_id, content, at),
-    )
+    ).fetchone()
     db.execute("UPDATE conversations SET updated_at = ? WHERE id = ?", (at, conversation_id))
-    return Message(cursor.lastrowid, conversation_id, "user", content, at)
+    return Message.of(row)
 
 
 def start(
     db: sqlite3.Connection, user_id: int, message: Message, task_id: str, provider: str | None
 ) -> Generation:
     """Note that a message is being answered. Raises IntegrityError while another of its conversation is."""
-    generation = Generation(
-        task_id, message.conversation_id, user_id, message.id or 0, provider, now(), "running"
-    )
-    db.execute(
+    row = db.execute(
         "INSERT INTO generations (task_id, conversation_id, user_id, message_id, provider, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        (task_id, message.conversation_id, user_id, message.id, provider, generation.created_at),
-    )
-    return generation
+        " VALUES (?, ?, ?, ?, ?, ?) RETURNING *",
+        (task_id, message.conversation_id, user_id, message.id, provider, now()),
+    ).fetchone()
+    return Generation(**dict(row))
 
 
 def generation(db: sqlite3.Connection, task_id: str, user_id: int | None = None) -> Generation | None:

@@ -80,6 +80,8 @@ class Database:
 
     def create(self) -> None:
         """Make the tables, unless they are there. Raises RuntimeError for those of a newer version."""
+        with self.connection() as db:
+            db.execute("PRAGMA journal_mode = WAL")  # the file remembers it
         with self.transaction() as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
@@ -94,7 +96,6 @@ class Database:
         """A connection for the length of the block; each statement is a transaction of its own."""
         with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)) as db:
             db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA foreign_keys = ON")
             yield db
 

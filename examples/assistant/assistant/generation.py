@@ -21,9 +21,12 @@ import sqlite3
 from typing import Any, Final
 
 from celery import Celery
+from celery.exceptions import CeleryError
+from kombu.exceptions import KombuError
 
 import bridge
 from assistant import conversations, keeping
+from assistant.asking import NotSent
 from assistant.config import Config
 from assistant.conversations import Generation
 from assistant.database import Database
@@ -50,9 +53,14 @@ app.conf.update(
 install(app)
 
 
-def publish(task_id: str) -> None:
-    """Have a generation answered. Raises what Celery and its broker's client do."""
-    write.apply_async(task_id=task_id)
+def send(generation: Generation) -> None:
+    """Announce a generation, and give it to a worker. Raises `NotSent`."""
+    # Should Redis not confirm it in time, the bridge goes on trying, and the answer is written all the same.
+    bridge.create_task(generation.task_id, owner=generation.owner)
+    try:
+        write.apply_async(task_id=generation.task_id)
+    except (OSError, KombuError, CeleryError) as error:
+        raise NotSent(f"{type(error).__name__}: {error}") from error
 
 
 @app.task(bind=True)  # type: ignore[untyped-decorator]  # Celery has no types

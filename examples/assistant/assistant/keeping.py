@@ -35,7 +35,7 @@ from assistant import conversations
 from assistant.conversations import Generation, Message
 from assistant.database import Database, now
 from assistant.gateway import Gateway
-from bridge.errors import ClientError, TaskNotFound
+from bridge.errors import ClientError, GatewayUnavailable, TaskNotFound
 from bridge.sources.relay import Outcome
 
 log = logging.getLogger(__name__)
@@ -150,34 +150,38 @@ class Sweeper:
             await asyncio.sleep(seconds)
             try:
                 await self.sweep()
-            except sqlite3.Error as error:
-                log.warning("the answers that weren't stored can't be looked for: %s", error)
+            except Exception:
+                log.exception("a sweep failed, and is not the last")
 
     async def sweep(self, conversation_id: int | None = None) -> None:
-        """Settle what is running here, in one conversation or in all. Raises `sqlite3.Error`."""
+        """Settle what is running here, in one conversation or in all, as far as that can be done now."""
         generations = await run_in_threadpool(self._running, conversation_id)
         if conversation_id is None:
             ids = {generation.task_id for generation in generations}
             self._unknown = {task_id: at for task_id, at in self._unknown.items() if task_id in ids}
         for generation in generations:
-            await self.settle(generation)
+            try:
+                await self.settle(generation)
+            except GatewayUnavailable:
+                return
+            except (ClientError, sqlite3.Error) as error:
+                log.warning("task %s isn't stored yet: %s", generation.task_id, error)
 
     async def settle(self, generation: Generation) -> Message | None:
-        """Store one answer if it has ended on the bridge; None if it hasn't, or nobody can say.
+        """Store one answer if it has ended on the bridge; None if it hasn't, or isn't known there yet.
 
-        Raises `sqlite3.Error` where it can't be stored.
+        Raises `ClientError` where the gateway can't say, and `sqlite3.Error` where it can't be stored.
         """
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 view = await self.gateway.status(generation)
+        except TimeoutError:
+            raise GatewayUnavailable("the gateway gave no sign in time") from None
         except TaskNotFound:
             since = self._unknown.setdefault(generation.task_id, time.monotonic())
             if time.monotonic() - since < LOST_SECONDS:
                 return None
             return await run_in_threadpool(keep_now, self.database, generation, LOST)
-        except (ClientError, TimeoutError) as error:
-            log.debug("nothing is known of %s: %s", generation.task_id, error)
-            return None
         self._unknown.pop(generation.task_id, None)
         if view["state"] not in ENDED:
             return None

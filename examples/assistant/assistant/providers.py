@@ -24,24 +24,26 @@ class Providers:
         models = _configured(config.streaming_off, env)
         if config.demo_model:
             models.append(Demo())
-        self._models = {model.name: model for model in models}
-        self.streaming = {name: name not in config.streaming_off for name in self._models}
         patience = float(env.get("PATIENCE_SECONDS", "30"))
-        self._all = FailoverChain(models, patience_seconds=patience) if models else None
+        chains: dict[str | None, list[Model]] = {model.name: [model] for model in models}
+        if models:
+            chains[None] = models
+        self._chains = {
+            name: FailoverChain(chain, patience_seconds=patience) for name, chain in chains.items()
+        }
+        self.streaming = {model.name: model.name not in config.streaming_off for model in models}
 
     def knows(self, name: str | None) -> bool:
-        """Whether that one can be asked; None stands for any."""
-        return bool(self._models) if name is None else name in self._models
+        """Whether that one can be asked; None stands for whoever answers first."""
+        return name in self._chains
 
     def streams(self, name: str | None) -> bool:
-        """Whether its answer may stream; of any, whether the first one's may."""
-        return next(iter(self.streaming.values())) if name is None else self.streaming.get(name, False)
+        """Whether its answer may stream; of None, whether the first one's may."""
+        return next(iter(self.streaming.values()), False) if name is None else self.streaming.get(name, False)
 
     def ask(self, name: str | None, request: Request) -> AsyncGenerator[Event, None]:
-        """The answer of the one with this name, or of the first that answers. Ask only whom it `knows`."""
-        model = self._all if name is None else self._models[name]
-        assert model is not None
-        return model.events(request)
+        """The answer. Raises KeyError for one that isn't known."""
+        return self._chains[name].events(request)
 
 
 def _configured(whole: Collection[str], env: Mapping[str, str]) -> list[Model]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import asdict, is_dataclass
 from typing import Any, Final
 
+from anyio import CancelScope
 from fastapi.responses import StreamingResponse
 
 BEAT_SECONDS: Final = 15.0
@@ -35,19 +35,20 @@ def stream(frames: AsyncGenerator[bytes, None]) -> StreamingResponse:
 
 async def _beating(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """The frames, and a beat where there was none for long."""
-    async with aclosing(frames):
-        step = asyncio.ensure_future(anext(frames, None))
-        try:
-            while True:
-                await asyncio.wait({step}, timeout=BEAT_SECONDS)
-                if not step.done():
-                    yield BEAT
-                    continue
-                data = step.result()
-                if data is None:
-                    return
+    step = asyncio.ensure_future(anext(frames, None))
+    try:
+        while True:
+            await asyncio.wait({step}, timeout=BEAT_SECONDS)
+            if not step.done():
+                yield BEAT
+            elif (data := step.result()) is not None:
                 yield data
                 step = asyncio.ensure_future(anext(frames, None))
-        finally:
+            else:
+                return
+    finally:
+        # A client that has gone cancels us, again at each await; what was followed is closed all the same.
+        with CancelScope(shield=True):
             step.cancel()
             await asyncio.wait({step})
+            await frames.aclose()

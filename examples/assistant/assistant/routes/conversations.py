@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -30,10 +29,7 @@ async def open_one(conversation_id: int, user: LoggedIn, parts: Parts) -> dict[s
     """What was said, and what is being written."""
     seen = await run_in_threadpool(_look, parts, user, conversation_id)
     if seen["running"]:
-        try:
-            await parts.sweeper.sweep(conversation_id)
-        except sqlite3.Error:
-            return seen  # what can't be stored now, the sweeper will
+        await parts.sweeper.sweep(conversation_id)
         seen = await run_in_threadpool(_look, parts, user, conversation_id)
     return seen
 
@@ -46,10 +42,11 @@ async def cancel(task_id: str, user: LoggedIn, parts: Parts) -> dict[str, Any]:
         try:
             await parts.gateway.cancel(generation)
         except TaskNotFound:
-            pass  # not announced yet, or forgotten: the sweeper decides
+            pass  # not announced yet, or forgotten: the sweeper sees to it
         except ClientError:
             message = "The answer can't be stopped at this moment. Please try again."
             raise Refused(503, "gateway_unavailable", message, {"Retry-After": "2"}) from None
+        await parts.sweeper.sweep(generation.conversation_id)  # one that hadn't begun has ended now
     return {"task_id": task_id, "cancel_requested": True}
 
 
@@ -65,7 +62,8 @@ def described(parts: Services, user: User, generation: Generation) -> dict[str, 
 
 
 def _look(parts: Services, user: User, conversation_id: int) -> dict[str, Any]:
-    with parts.database.transaction() as db:
+    with parts.database.connection() as db:
+        db.execute("BEGIN")  # all of it as it was at one moment
         title = conversations.find(db, user.id, conversation_id)
         if title is None:
             raise Refused(404, "not_found", "There is no such conversation.")

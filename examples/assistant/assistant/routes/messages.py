@@ -51,7 +51,11 @@ async def post(request: Request, user: LoggedIn, parts: Parts) -> Response:
     if streaming and "text/event-stream" in request.headers.get("accept", ""):
         # The head waits for the first word, so that a failure before it still can be one.
         first = await anext(events)
-        return _failed(first) or stream(_frames(asked, first, events))
+        failed = _failed(first)
+        if failed is None:
+            return stream(_frames(asked, first, events))
+        await events.aclose()
+        return failed
     last = [event async for event in events][-1]
     return _failed(last) or JSONResponse(
         {"thread": _thread(asked), "user": asdict(asked.user), "assistant": done(last)}
@@ -79,7 +83,7 @@ def _failed(event: Event) -> Response | None:
     """502 for an answer that failed; with what there is of it."""
     match event:
         case Finished(message) if message.state == "failed":
-            body = {"error": message.error, **({"assistant": done(event)} if message.content else {})}
+            body = {"error": message.error, "assistant": done(event)}
         case Away(code, text):
             body = {"error": {"code": code, "message": text}}
         case _:
@@ -108,9 +112,8 @@ def _frame(event: Event, said: str) -> bytes:
         case Piece(text):
             return frame("chunk", {"content": text})
         case Finished(message) if message.state == "failed":
-            return frame(
-                "error", {**(message.error or {}), "content": message.content, "message_id": message.id}
-            )
+            more = {"persistFailed": True} if event.persist_failed else {"message_id": message.id}
+            return frame("error", {**(message.error or {}), "content": message.content, **more})
         case Finished():
             return frame("done", done(event))
         case Away(code, text):
