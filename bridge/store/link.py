@@ -15,14 +15,14 @@ What it promises
 What it does not promise: that a link that looks up is alive. Bytes can vanish without a close. That is what
 the hub's probe is for, which calls `drop` when its message doesn't come back.
 
-redis-py's own PubSub object is not used, because it reconnects silently; the raw connection says so.
+redis-py's own PubSub object is not used, because it reconnects silently; the raw connection says so. How its
+replies are read is in `replies.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -33,6 +33,7 @@ from redis.exceptions import RedisError
 
 from bridge.errors import LinkDown
 from bridge.store.connect import cancellable
+from bridge.store.replies import read_replies
 
 log = logging.getLogger("bridge.link")
 
@@ -123,7 +124,7 @@ class Link:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write(connection))
                 group.create_task(self._come_up())
-                await self._read(connection)
+                await read_replies(connection, self._take)
         finally:
             self._connection = None
             await connection.disconnect(nowait=True)
@@ -163,13 +164,15 @@ class Link:
                 with cancellable():
                     await connection.send_command(verb, *channels)
 
-    async def _read(self, connection: Any) -> None:
-        while True:
-            kind, channel, data = await connection.read_response(disable_decoding=True, timeout=math.inf)
-            if kind == b"message":
-                self._tell(self._listener.message, channel.decode(), data)
-            elif kind == b"subscribe":
-                self._acknowledge(channel.decode())
+    def _take(self, reply: Any) -> None:
+        """One reply. An error is raised: of what was ordered something will never come."""
+        if isinstance(reply, RedisError):
+            raise reply
+        kind, channel, data = reply
+        if kind == b"message":
+            self._tell(self._listener.message, channel.decode(), data)
+        elif kind == b"subscribe":
+            self._acknowledge(channel.decode())
 
     def _tell(self, what: Callable[..., None], *args: Any) -> None:
         try:
