@@ -258,19 +258,18 @@ class Channel(Reads):
             self.want_read()
         elif last.epoch != self.position.epoch:
             self.heal("epoch")
-        elif entries and entries[0].position.seq == self._history.seq + 1:
-            self._hand_out(entries)
+        elif entries and entries[0].seq == self._history.seq + 1:
+            self._hand_out(last, entries)
         elif any(self._history.differs(entry) for entry in entries):
             self.heal("conflict", whole=True)
         elif last > self.position:
             self.heal("gap" if entries else "too_large")
 
-    def _hand_out(self, entries: Sequence[Entry]) -> None:
+    def _hand_out(self, position: Position, entries: Sequence[Entry]) -> None:
         """Append a message, and give it to every follower that is up to date and not busy."""
         before, generation = self.position, self.generation
-        self._extend(entries)
-        position, batch = self.position, Batch(entries, last=self.ended)
-        in_pieces = data_bytes(entries) > PIECE_BYTES
+        in_pieces = self._extend(position, entries) > PIECE_BYTES
+        batch = Batch(entries, last=self.ended)
         for follower in tuple(self.followers):
             if follower.position != before or follower.generation != generation:
                 continue
@@ -296,16 +295,17 @@ class Channel(Reads):
             return False
         self.known = True
         self.owner = head.owner
-        self._extend(entries)
+        if entries:
+            self._extend(entries[-1].position, entries)
         return True
 
-    def _extend(self, entries: Sequence[Entry]) -> None:
-        if not entries:
-            return
-        self._history.extend(entries)
-        self.position = entries[-1].position
+    def _extend(self, position: Position, entries: Sequence[Entry]) -> int:
+        """Append entries, the last of which stands at `position`. How many bytes of data they have."""
+        added = self._history.extend(entries)
+        self.position = position
         if not self._content.extend(entries):
             self.heal("unreadable", whole=True)
+        return added
 
     def _vanish(self) -> None:
         if self.known:

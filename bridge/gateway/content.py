@@ -52,8 +52,12 @@ class Content:
         """Take in the events that come next. False: as `read`."""
         self._json = None
         self._unread += entries
-        waits = len(self._unread) < _MOST_UNREAD and all(entry.kind in _ONLY_SHOWN for entry in entries)
-        return waits or self.read()
+        if len(self._unread) >= _MOST_UNREAD:
+            return self.read()
+        for entry in entries:
+            if entry.kind not in _ONLY_SHOWN:
+                return self.read()
+        return True
 
     def read(self) -> bool:
         """Bring the view up to date. False: some event can't be read, and counts as one of unknown kind."""

@@ -19,31 +19,31 @@ class Batch:
     at: when, on the monotonic clock (seconds). last: whether the end is among them.
     """
 
-    __slots__ = ("_chunks", "_frames", "at", "entries", "last")
+    __slots__ = ("_encoded", "at", "entries", "last")
 
     def __init__(self, entries: Sequence[Entry], *, last: bool = False) -> None:
         self.entries = entries
         self.last = last
         self.at = monotonic()
-        self._frames: dict[Dialect, bytes] = {}
-        self._chunks: dict[Dialect, bytes] = {}
+        self._encoded: dict[Dialect, tuple[bytes, bytes]] = {}
 
     def frames(self, dialect: Dialect) -> bytes:
         """The bytes to send in a dialect."""
-        frames = self._frames.get(dialect)
-        if frames is None:
-            frames = self._frames[dialect] = dialect(self.entries)
-        return frames
+        return self._encode(dialect)[0]
 
     def chunk(self, dialect: Dialect) -> bytes:
         """The same as one chunk of an HTTP/1.1 body (RFC 9112, 7.1), ready for the socket. Of a batch
         that the dialect has no word for, none: an empty chunk would be the body's end.
         """
-        chunk = self._chunks.get(dialect)
-        if chunk is None:
-            frames = self.frames(dialect)
-            chunk = self._chunks[dialect] = b"%x\r\n%b\r\n" % (len(frames), frames) if frames else b""
-        return chunk
+        return self._encode(dialect)[1]
+
+    def _encode(self, dialect: Dialect) -> tuple[bytes, bytes]:
+        encoded = self._encoded.get(dialect)
+        if encoded is None:
+            frames = dialect(self.entries)
+            chunk = b"%x\r\n%b\r\n" % (len(frames), frames) if frames else b""
+            encoded = self._encoded[dialect] = (frames, chunk)
+        return encoded
 
 
 class Follower(Protocol):

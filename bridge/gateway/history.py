@@ -66,16 +66,18 @@ class History:
         """Whether all that a reader at `seq` still needs is held."""
         return self.start(seq) >= self.base
 
-    def extend(self, entries: Sequence[Entry]) -> None:
-        """Append entries that follow `seq`."""
+    def extend(self, entries: Sequence[Entry]) -> int:
+        """Append entries that follow `seq`. Returns how many bytes of data they have."""
+        added = 0
+        for entry in entries:
+            added += len(entry.data)
+            if entry.kind == "reset":
+                self.last_reset = entry.seq
         self._entries += entries
-        added = data_bytes(entries)
         self._held += added
         self.bytes += added
         self.seq += len(entries)
-        for entry in entries:
-            if entry.kind == "reset":
-                self.last_reset = entry.position.seq
+        return added
 
     def forget(self, until: int) -> None:
         """Drop the entries up to seq `until`."""
@@ -93,7 +95,7 @@ class History:
 
     def differs(self, entry: Entry) -> bool:
         """Whether an entry is held at the same place with other data."""
-        index = entry.position.seq - self.base - 1
+        index = entry.seq - self.base - 1
         return 0 <= index < len(self._entries) and self._entries[index].data != entry.data
 
     def begins(self, entries: Sequence[Entry]) -> bool:

@@ -30,7 +30,15 @@ HEADERS: Final = [
 
 def native(entries: Sequence[Entry]) -> bytes:
     """The bridge's own dialect: the event's kind, its position, and its data as it stands in the log."""
-    return b"".join([sse.frame(entry.data, event=entry.kind, id=str(entry.position)) for entry in entries])
+    return b"".join([_frame(entry) for entry in entries])
+
+
+def _frame(entry: Entry) -> bytes:
+    """As `sse.frame` does it, without looking for what a kind and a position can't hold."""
+    data = entry.data
+    if b"\n" in data or b"\r" in data:
+        return sse.frame(data, event=entry.kind, id=str(entry.position))
+    return b"event: %b\nid: %d-%d\ndata: %b\n\n" % (entry.kind.encode(), entry.epoch, entry.seq, data)
 
 
 def retry_line(times: float = 1) -> bytes:

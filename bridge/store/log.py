@@ -15,7 +15,7 @@ import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoScriptError, RedisError
 
-from bridge.codec import check_kind, decode
+from bridge.codec import KINDS, check_kind, decode
 from bridge.entries import Entry
 from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition, StoreError, StoreUnavailable
 from bridge.events import START, Position
@@ -215,13 +215,18 @@ def parse_message(message: bytes) -> tuple[Position, list[Entry]]:
             raise CorruptLog(f"a published message that ends with {last} can't have {len(lines)} events")
         entries = []
         for seq, line in enumerate(lines, first):
-            kind, _, data = line.partition(b" ")
+            name, _, data = line.partition(b" ")
             if not (data.startswith(b"{") and data.endswith(b"}")):
                 raise CorruptLog(f"a published message has an event that is no JSON object: {line[:60]!r}")
-            entries.append(Entry.unread(Position(epoch, seq), check_kind(kind.decode()), data))
+            kind = _KIND_NAMES.get(name) or check_kind(name.decode())
+            entries.append(Entry.unread(epoch, seq, kind, data))
     except (InvalidPosition, InvalidEvent, UnicodeDecodeError) as error:
         raise CorruptLog(f"a published message can't be read: {error}") from None
     return last, entries
+
+
+_KIND_NAMES: Final = {kind.encode(): kind for kind in KINDS}
+"""One string for all events of a kind: they are kept."""
 
 
 _HEAD_FIELDS: Final = ("epoch", "seq", "bytes", "state", "lease", "owner", "token")

@@ -7,7 +7,7 @@ import pytest
 from bridge import entries as entries_module
 from bridge.codec import decode, encode
 from bridge.entries import Entry
-from bridge.events import Chunk, End, Event, Position
+from bridge.events import Chunk, End, Event
 from bridge.gateway.content import Content
 
 
@@ -26,7 +26,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def unread(seq: int, event: Event) -> Entry:
     """An entry as it comes over the link."""
-    return Entry.unread(Position(1, seq), event.kind, encode(event))
+    return Entry.unread(1, seq, event.kind, encode(event))
 
 
 def test_nothing_is_read_before_somebody_asks_or_the_task_ends(decoded: list[str]) -> None:

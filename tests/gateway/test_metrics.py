@@ -21,7 +21,7 @@ from starlette.routing import Mount
 import bridge
 from bridge.codec import encode
 from bridge.entries import Entry
-from bridge.events import Chunk, Data, Event, Position, Progress
+from bridge.events import Chunk, Data, Event, Progress
 from bridge.gateway.app import Gateway, create_app
 from bridge.gateway.counts import DELAYS, Counts, Histogram
 from bridge.gateway.delays import Delays
@@ -53,7 +53,7 @@ def parse(text: str) -> Samples:
 
 def entry(event: Event) -> Entry:
     """An event as it comes over the link."""
-    return Entry.unread(Position(1, 1), event.kind, encode(event))
+    return Entry.unread(1, 1, event.kind, encode(event))
 
 
 class Scrape:
