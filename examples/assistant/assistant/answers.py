@@ -89,7 +89,7 @@ class Answers:
                             yield Piece(view["text"][said:], len(view["text"]))
                             said = len(view["text"])
                         if view["state"] in ENDED:
-                            yield await self._finish(generation, view)
+                            yield await self.finish(generation, view)
                             return
             except GatewayUnavailable as error:
                 log.info("%s can't be followed now: %s", generation.task_id, error)
@@ -104,7 +104,8 @@ class Answers:
             yield Piece(message.content[said:], len(message.content))
         yield Finished(message)
 
-    async def _finish(self, generation: Generation, view: dict[str, Any]) -> Finished:
+    async def finish(self, generation: Generation, view: dict[str, Any]) -> Finished:
+        """What is stored of an answer that the bridge shows as ended; what should be, where it can't."""
         message = await run_in_threadpool(self._stored, generation)
         if message is not None:
             return Finished(message)

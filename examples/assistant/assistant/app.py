@@ -33,12 +33,14 @@ from assistant.gateway import Gateway
 from assistant.generation import send
 from assistant.keeping import Sweeper
 from assistant.providers import Providers
-from assistant.routes import conversations, login, messages
+from assistant.routes import chat_stream, check_generation, conversations, login, messages
 from assistant.services import Services, same_origin
 
 log = logging.getLogger(__name__)
 
-ROUTERS: Final = (login.router, conversations.router, messages.router)
+ROUTERS: Final = tuple(
+    module.router for module in (login, conversations, messages, chat_stream, check_generation)
+)
 PAGE: Final = Path(__file__).parents[1] / "page"
 
 

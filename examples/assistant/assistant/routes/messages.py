@@ -112,8 +112,7 @@ def _frame(event: Event, said: str) -> bytes:
         case Piece(text):
             return frame("chunk", {"content": text})
         case Finished(message) if message.state == "failed":
-            more = {"persistFailed": True} if event.persist_failed else {"message_id": message.id}
-            return frame("error", {**(message.error or {}), "content": message.content, **more})
+            return frame("error", broken_off(event))
         case Finished():
             return frame("done", done(event))
         case Away(code, text):
@@ -128,3 +127,10 @@ def done(event: Event) -> dict[str, Any]:
     """An answer's message, with `persistFailed` where it isn't stored yet."""
     assert isinstance(event, Finished)
     return {**asdict(event.message), **({"persistFailed": True} if event.persist_failed else {})}
+
+
+def broken_off(event: Finished) -> dict[str, Any]:
+    """An answer that failed: why, and what there is of it."""
+    message = event.message
+    more = {"persistFailed": True} if event.persist_failed else {"message_id": message.id}
+    return {**(message.error or {}), "content": message.content, **more}
