@@ -56,14 +56,19 @@ class Process:
         self._process.wait(10)
 
 
-@contextmanager
-def aimock(folder: Path, fixtures: Sequence[Mapping[str, Any]]) -> Iterator[Process]:
-    """A running aimock that answers by these fixtures, in chunks of a few characters."""
+def aimock_command(folder: Path, fixtures: Sequence[Mapping[str, Any]], port: int) -> list[str]:
+    """What starts an aimock that answers by these fixtures, in chunks of a few characters."""
     file = folder / "fixtures.json"
     file.write_text(json.dumps({"fixtures": list(fixtures)}))
-    port = free_port()
     options = ["-p", str(port), "-f", str(file), "-c", str(CHUNK_CHARACTERS), "--log-level", "silent"]
-    process = Process([str(require_tool("node")), str(require_tool("aimock")), *options], port, "/health")
+    return [str(require_tool("node")), str(require_tool("aimock")), *options]
+
+
+@contextmanager
+def aimock(folder: Path, fixtures: Sequence[Mapping[str, Any]]) -> Iterator[Process]:
+    """A running aimock."""
+    port = free_port()
+    process = Process(aimock_command(folder, fixtures, port), port, "/health")
     try:
         yield process
     finally:

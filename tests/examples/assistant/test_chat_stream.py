@@ -1,0 +1,166 @@
+"""The older style of streaming, which EventSource can read: it asks once, however often it comes back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.examples.assistant.people import Person
+from tests.examples.assistant.stage import TEXT, Stage
+from tests.tools import JS, require_tool
+
+pytestmark = pytest.mark.needs("node", "aimock")
+
+LONG = TEXT * 3
+OVER = ["conversationId", "token", "complete"]
+
+
+def here(assistant: Stage, person: Person) -> Any:
+    """A conversation that has begun."""
+    return person.ask(assistant.teach("Hello."))["thread"]["id"]
+
+
+def test_asked_with_get(assistant: Stage, ann: Person) -> None:
+    """The conversation, the tokens as they come, and at last what the stored message says of itself."""
+    conversation_id = here(assistant, ann)
+    with ann.chat(conversationId=conversation_id, message=assistant.teach(latency=10)) as stream:
+        assert stream.response.headers["content-type"] == "text/event-stream"
+        stream.until_text()
+        assert len(ann.answers(conversation_id)) == 1
+        complete = stream.until("complete")
+    assert stream.names == OVER
+    assert stream.seen[0][1] in (conversation_id, {"conversationId": conversation_id})
+    assert sum(name == "token" for name, _ in stream.seen) > 5
+    message = ann.answers(conversation_id)[-1]
+    assert stream.text == message["content"] == TEXT
+    assert complete == {
+        "conversationId": conversation_id,
+        "messageId": message["id"],
+        **{name: message[name] for name in ("content", "usage", "provider", "model", "partial")},
+    }
+
+
+def test_asked_with_post(assistant: Stage, ann: Person) -> None:
+    """What is too long for a URL is refused there, with a hint, and is posted instead."""
+    question = assistant.teach()
+    conversation_id = here(assistant, ann)
+    long = f"{'x' * 2000} {question}"
+    with ann.chat(conversationId=conversation_id, message=long) as stream:
+        assert stream.response.status_code == 414
+        assert "POST" in stream.response.json()["error"]["message"]
+    assert len(ann.conversation(conversation_id)["messages"]) == 2
+    with ann.chat_post(long, conversation_id=conversation_id) as stream:
+        complete = stream.until("complete")
+    assert stream.names == OVER
+    assert complete["content"] == stream.text == TEXT
+
+
+def test_posted_before(assistant: Stage, ann: Person) -> None:
+    """One who posted elsewhere reads the answer here, as often as they like, also when it is over."""
+    later = ann.ask_later(assistant.teach(latency=10))
+    for _ in range(2):
+        with ann.chat(generation=later["task_id"]) as stream:
+            complete = stream.until("complete")
+        assert stream.names == OVER
+        assert complete["content"] == stream.text == TEXT
+    assert len(ann.answers(later["conversation_id"])) == 1
+
+
+def test_it_breaks_off(assistant: Stage, ann: Person) -> None:
+    """The error holds the text that had come, and comes at the end like `complete`."""
+    question = assistant.teach(LONG, latency=10, disconnectAfterMs=300)
+    conversation_id = here(assistant, ann)
+    with ann.chat(conversationId=conversation_id, message=question) as stream:
+        error = stream.until("error")
+        assert stream.rest() == []
+    assert (error["code"], error["content"]) == ("interrupted", stream.text)
+    (_, message) = ann.answers(conversation_id)
+    assert (message["content"], message["partial"]) == (stream.text, True)
+
+
+def test_who_comes_back_asks_nothing_again(assistant: Stage, ann: Person) -> None:
+    """With the last id the same request goes on where it was, and gets 204 when there is nothing more."""
+    question = assistant.teach(LONG, latency=10)
+    asked = {"conversationId": here(assistant, ann), "message": question}
+    with ann.chat(**asked) as first:
+        first.until_text(30)
+        last = first.last_event_id
+    with ann.chat(last, **asked) as second:
+        complete = second.until("complete")
+        assert second.rest() == []
+    assert first.text + second.text == complete["content"] == LONG
+    with ann.chat(second.last_event_id, **asked) as third:
+        assert third.response.status_code == 204
+    assert len(assistant.asked(question)) == 1
+    assert len(ann.conversation(asked["conversationId"])["messages"]) == 4
+
+
+@pytest.mark.needs("eventsource")
+def test_an_eventsource_whose_server_is_killed(assistant: Stage, ann: Person) -> None:
+    """It comes back by itself to the new one, and ends with the whole text, asked once."""
+    question = assistant.teach(LONG, latency=15)
+    asked = {"conversationId": here(assistant, ann), "message": question}
+    url = f"{assistant.url('web')}/chat/stream?{urlencode(asked)}"
+    command = [str(require_tool("node")), "chat.js", url, ann.cookie]
+    with subprocess.Popen(command, cwd=JS, stdout=subprocess.PIPE, text=True) as page:
+        try:
+            assert page.stdout is not None
+            facts = [json.loads(page.stdout.readline()) for _ in range(7)]
+            assistant.web.restart()
+            facts += [json.loads(line) for line in page.stdout]
+            assert page.wait(30) == 0
+        finally:
+            page.kill()
+    requests = [fact for fact in facts if fact["type"] == "request"]
+    assert [fact["status"] for fact in requests] == [200, 200, 204]
+    assert requests[0]["after"] is None
+    assert "".join(fact["data"]["token"] for fact in facts if fact["type"] == "token") == LONG
+    (complete,) = [fact["data"] for fact in facts if fact["type"] == "complete"]
+    assert complete["content"] == LONG
+    assert len(assistant.asked(question)) == 1
+
+
+@pytest.mark.parametrize(
+    "last",
+    ["nonsense", "nobody/1-1", "/", "%00", "é", "x" * 3000],
+)
+def test_an_id_that_is_none(assistant: Stage, ann: Person, last: str) -> None:
+    """It never asks: a position of nobody's is refused."""
+    question = assistant.teach()
+    asked = {"conversationId": here(assistant, ann), "message": question}
+    headers = {"Last-Event-ID": last.encode()}
+    answer = ann.http.get("/chat/stream", params=asked, headers=headers)  # type: ignore[arg-type]  # httpx takes bytes for one value
+    assert 400 <= answer.status_code < 500
+    assert set(answer.json()) == {"error"}
+    assert assistant.asked(question) == []
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_another_site_can_not_ask(assistant: Stage, ann: Person, site: str) -> None:
+    """A GET that asks is refused where the browser says that another site's page makes it."""
+    question = assistant.teach()
+    asked = {"conversationId": here(assistant, ann), "message": question}
+    answer = ann.http.get("/chat/stream", params=asked, headers={"Sec-Fetch-Site": site})
+    assert answer.status_code == 403
+    assert assistant.asked(question) == []
+
+
+@pytest.mark.parametrize(
+    ("params", "status"),
+    [
+        ({}, 422),
+        ({"message": ""}, 422),
+        ({"conversationId": "x", "message": "Why?"}, 422),
+        ({"conversationId": 10**12, "message": "Why?"}, 404),
+        ({"generation": "nobody"}, 404),
+    ],
+)
+def test_what_can_not_be_streamed(ann: Person, params: dict[str, Any], status: int) -> None:
+    """It is refused with a status, which ends an EventSource, and in the one form of errors."""
+    answer = ann.http.get("/chat/stream", params=params)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
