@@ -44,7 +44,7 @@ class Config:
             gateway_url=gateway,
             internal_gateway_url=env.get("ASSISTANT_INTERNAL_GATEWAY_URL", gateway).rstrip("/"),
             broker_url=env.get("BROKER_URL") or _redis(env) or usual.broker_url,
-            messages_per_minute=int(_number(env, "ASSISTANT_MESSAGES_PER_MINUTE", usual.messages_per_minute)),
+            messages_per_minute=_whole(env, "ASSISTANT_MESSAGES_PER_MINUTE", usual.messages_per_minute),
             streaming_off=frozenset(env.get("ASSISTANT_STREAMING_OFF", "").replace(",", " ").split()),
             sweep_seconds=_number(env, "ASSISTANT_SWEEP_SECONDS", usual.sweep_seconds),
             demo_model=env.get("ASSISTANT_DEMO_MODEL", "") == "1",
@@ -53,6 +53,13 @@ class Config:
 
 def _redis(env: Mapping[str, str]) -> str | None:
     return env.get("BRIDGE_REDIS_URL") or env.get("REDIS_URL")
+
+
+def _whole(env: Mapping[str, str], name: str, default: int) -> int:
+    value = _number(env, name, default)
+    if value != int(value):
+        raise ConfigError(f"{name} must be a whole number (got {env[name]!r})")
+    return int(value)
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:
