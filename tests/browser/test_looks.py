@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 import bridge
 from bridge.cli.demo.works import TYPED
 from tests.browser.places import Demo
-from tests.browser.windows import UNKNOWN, Windows, left, right
+from tests.browser.windows import CONTRASTS, UNKNOWN, Windows, left, right
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("chromium")
@@ -21,35 +21,6 @@ FOCUSED = """() => {
         name: one.id || one.dataset.kind || one.textContent.trim().split("\\n")[0] || one.className,
         seen: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
     };
-}"""
-CONTRASTS = """() => {
-    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-    const rgba = (color) => {
-        canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = color;
-        canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data];
-    };
-    const light = (color) => {
-        const [r, g, b] = color.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const ground = (one) => {
-        for (; one; one = one.parentElement) {
-            const color = rgba(getComputedStyle(one).backgroundColor);
-            if (color[3] === 255) return color;
-        }
-        return [255, 255, 255, 255];
-    };
-    const poor = [];
-    for (const one of document.querySelectorAll("body *")) {
-        const own = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-        if (!own || !one.checkVisibility() || one.closest("[aria-disabled=true], noscript")) continue;
-        const [a, b] = [light(rgba(getComputedStyle(one).color)), light(ground(one))];
-        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (contrast < 4.5) poor.push([one.textContent.slice(0, 40), contrast]);
-    }
-    return poor;
 }"""
 AT_REST = """async (one) => {
     const frame = () => new Promise(requestAnimationFrame);

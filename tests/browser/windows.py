@@ -30,6 +30,36 @@ UNKNOWN: Final = r"404 \(Not Found\) at http://[^/]+/(bridge/)?tasks/[^/]+/statu
 """What browsers log of an answer that the page expects: that nobody knows the task yet."""
 NO_NETWORK: Final = r"net::ERR_\S+ at http://[^/]+/(bridge/)?tasks/"
 """What they log of streams that are cut, and of polls while there is no gateway, as after a test's end."""
+CONTRASTS: Final = """() => {
+    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const rgba = (color) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = color;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const light = (color) => {
+        const [r, g, b] = color.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (one) => {
+        for (; one; one = one.parentElement) {
+            const color = rgba(getComputedStyle(one).backgroundColor);
+            if (color[3] === 255) return color;
+        }
+        return [255, 255, 255, 255];
+    };
+    const poor = [];
+    for (const one of document.querySelectorAll("body *")) {
+        const own = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        if (!own || !one.checkVisibility() || one.closest("[aria-disabled=true], noscript")) continue;
+        const [a, b] = [light(rgba(getComputedStyle(one).color)), light(ground(one))];
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < 4.5) poor.push([one.textContent.slice(0, 40), contrast]);
+    }
+    return poor;
+}"""
+"""What is too pale to be read, by WCAG 2.2's 1.4.3: texts, each with its contrast."""
 _DESKTOP: Final = {"width": 1200, "height": 900}
 
 

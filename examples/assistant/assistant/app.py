@@ -13,14 +13,12 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 import httpx
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 import bridge
@@ -32,6 +30,7 @@ from assistant.errors import Refused, error
 from assistant.gateway import Gateway
 from assistant.generation import send
 from assistant.keeping import Sweeper
+from assistant.page import Page
 from assistant.providers import Providers
 from assistant.routes import chat_stream, check_generation, conversations, login, messages
 from assistant.services import Services, same_origin
@@ -41,7 +40,6 @@ log = logging.getLogger(__name__)
 ROUTERS: Final = tuple(
     module.router for module in (login, conversations, messages, chat_stream, check_generation)
 )
-PAGE: Final = Path(__file__).parents[1] / "page"
 
 
 def create_app(config: Config | None = None) -> FastAPI:
@@ -72,8 +70,7 @@ def create_app(config: Config | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(sqlite3.Error, _database)
     app.add_exception_handler(Exception, _bug)
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.mount("/", Page(chosen.gateway_url))
     return app
 
 

@@ -1,0 +1,99 @@
+// One message on the screen. It is changed in place, as text, and at most once per animation frame: however
+// fast an answer comes, the browser lays out what a frame can show. Nothing here knows HTML.
+
+const ENTER = { user: "You said:", assistant: "The assistant said:" };
+const count = new Intl.NumberFormat("en-US");
+
+export class Bubble {
+  element;
+  #text = document.createTextNode("");
+  #next = null;
+
+  constructor(role) {
+    this.element = document.querySelector("#message").content.firstElementChild.cloneNode(true);
+    this.element.classList.add(role);
+    this.#part("who").textContent = ENTER[role];
+    this.#part("text").append(this.#text);
+  }
+
+  /** Show a message of the database. */
+  message(message) {
+    const bad = message.state === "failed";
+    this.#show({ text: message.content, note: noteOf(message), meta: metaOf(message), bad, ended: true });
+  }
+
+  /** Show an answer on its way: `message` as soon as it has one. */
+  answer(answer) {
+    if (answer.message) return this.message(answer.message);
+    const { text, running } = answer;
+    const [typing, writing] = [running && text === "", running && text !== ""];
+    this.#show({ text, note: progressOf(answer), bad: answer.error !== null, ended: !running, typing, writing });
+  }
+
+  /** Show what the user has just sent, before the server has said a word. */
+  sent(text) {
+    this.#show({ text });
+  }
+
+  #show(state) {
+    const due = this.#next !== null;
+    this.#next = state;
+    if (!due) requestAnimationFrame(() => this.#paint());
+  }
+
+  #paint() {
+    const { text, note = "", meta = "", bad = false, ended = false, typing = false, writing = false } = this.#next;
+    this.#next = null;
+    const shown = this.#text.data;
+    if (text.startsWith(shown)) {
+      if (text.length > shown.length) this.#text.appendData(text.slice(shown.length));
+    } else {
+      this.#text.data = text;
+    }
+    this.#say("note", note);
+    this.#say("meta", meta);
+    const { classList } = this.element;
+    classList.toggle("typing", typing);
+    classList.toggle("writing", writing);
+    classList.toggle("partial", ended && note !== "");
+    classList.toggle("failed", bad);
+    this.element.setAttribute("aria-busy", String(typing || writing));
+  }
+
+  #part(name) {
+    return this.element.querySelector(`.${name}`);
+  }
+
+  /** A screen reader and a selection notice every change, also one to the same. */
+  #say(name, text) {
+    const node = this.#part(name);
+    if (node.textContent !== text) node.textContent = text;
+  }
+}
+
+/** The sentence below an answer that isn't in the database yet. */
+function progressOf({ running, error, unsaved, stopping, unreachable, interrupted, slow }) {
+  if (error) return `Not finished: ${error.message}`;
+  if (!running) return unsaved ? "Not saved yet. It was kept, and will be saved soon." : "";
+  if (stopping) return "Stopping …";
+  if (unreachable) return "The server can’t be reached. Trying again …";
+  if (interrupted) return "The stream is interrupted. Asking every two seconds meanwhile.";
+  return slow ? "Waiting for a free worker …" : "";
+}
+
+/** The sentence below a message that isn't whole. */
+function noteOf({ role, partial, state, error }) {
+  if (role !== "assistant" || !partial) return "";
+  if (state === "cancelled") return "Stopped. What was written is kept.";
+  return `Not finished: ${error?.message ?? "the answer broke off."}`;
+}
+
+function metaOf({ provider, model, usage }) {
+  return [provider, model, tokens(usage)].filter(Boolean).join(" · ");
+}
+
+function tokens(usage) {
+  if (usage?.input_tokens == null && usage?.output_tokens == null) return "";
+  const [read, written] = [usage.input_tokens ?? 0, usage.output_tokens ?? 0].map((one) => count.format(one));
+  return `${read} tokens in, ${written} out`;
+}
