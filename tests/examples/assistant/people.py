@@ -132,6 +132,11 @@ class Person:
         params = {"taskId": task_id, "sessionId": str(conversation_id)}
         return self.http.get("/check_generation", params=params)
 
+    def text_so_far(self, later: dict[str, Any]) -> str:
+        """What a poll shows of an answer that is being written, of which `ask_later` told."""
+        output = self.check(later["task_id"], later["conversation_id"]).json().get("task_output")
+        return str(output["output"]) if output else ""
+
     def conversation(self, conversation_id: object) -> dict[str, Any]:
         """What is stored, and what runs."""
         answer = self.http.get(f"/conversations/{conversation_id}")

@@ -239,6 +239,16 @@ class Stage:
         with closing(sqlite3.connect(self.database, timeout=30, isolation_level=None)) as database:
             yield database
 
+    def stored(self, conversation_id: object) -> list[dict[str, Any]]:
+        """The answers in the database, for which nobody at the web app is asked."""
+        with self.connect() as database:
+            database.row_factory = sqlite3.Row
+            rows = database.execute(
+                "SELECT * FROM messages WHERE conversation_id = ? AND role = 'assistant' ORDER BY id",
+                [conversation_id],
+            )
+            return [dict(row) for row in rows]
+
     @contextmanager
     def storing_fails(self) -> Iterator[None]:
         """No answer can be stored during the block; everything else can."""

@@ -123,6 +123,18 @@ def test_it_was_stopped(assistant: Stage, ann: Person) -> None:
     assert (answer.status_code, answer.json()["task_status"]) == (400, CANCELLED)
 
 
+def test_it_was_stopped_before_it_began(assistant: Stage, ann: Person) -> None:
+    """It ends while it waits, and no model is ever asked."""
+    question = assistant.teach()
+    with assistant.worker.frozen():
+        task = waits(ann, question)
+        ann.cancel(task[0])
+        answer = ended(ann, task)
+        assert (answer.status_code, answer.json()["task_status"]) == (400, CANCELLED)
+    assert ann.ask(assistant.teach(), conversation_id=task[1])["assistant"]["content"] == TEXT
+    assert assistant.asked(question) == []
+
+
 def test_the_gateway_is_away(assistant: Stage, ann: Person) -> None:
     """It says what the database knows: that it runs, then the message."""
     done = waits(ann, assistant.teach())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from typing import Any
 
 import httpx
 import pytest
+from assistant import conversations, keeping
+from assistant.config import Config
+from assistant.database import Database
+from assistant.gateway import Gateway
 
 from tests.examples.assistant.people import Person
 from tests.examples.assistant.stage import LEASE_SECONDS, TEXT, Stage
@@ -20,9 +25,10 @@ LONG = TEXT * 4
 """More than is ever read where somebody is killed mid-answer."""
 
 
-def stored(person: Person, conversation_id: object) -> dict[str, Any]:
-    """The one answer, as soon as there is one."""
-    (message,) = eventually(lambda: person.answers(conversation_id), timeout=LEASE_SECONDS * 10)
+def stored(assistant: Stage, person: Person, conversation_id: object) -> dict[str, Any]:
+    """The one answer, as soon as it is in the database: to look for it there brings nobody to store it."""
+    eventually(lambda: assistant.stored(conversation_id), timeout=LEASE_SECONDS * 10)
+    (message,) = person.answers(conversation_id)
     return message
 
 
@@ -34,7 +40,7 @@ def test_the_provider_hangs_up(assistant: Stage, ann: Person) -> None:
     assert error["code"] == "interrupted"
     assert error["content"] == stream.text != ""
     assert LONG.startswith(stream.text)
-    message = stored(ann, thread["id"])
+    message = stored(assistant, ann, thread["id"])
     assert (message["content"], message["partial"], message["state"]) == (stream.text, True, "failed")
     assert message["error"]["code"] == "interrupted"
     assert error.get("message_id") in (None, message["id"])
@@ -45,7 +51,7 @@ def test_the_provider_hangs_up_on_one_who_waits(assistant: Stage, ann: Person) -
     answer = ann.post(assistant.teach(LONG, latency=10, disconnectAfterMs=300))
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "interrupted")
     (conversation,) = ann.http.get("/conversations").json()
-    message = stored(ann, conversation["id"])
+    message = stored(assistant, ann, conversation["id"])
     assert answer.json()["assistant"] == message
     assert message["partial"]
     assert LONG.startswith(message["content"])
@@ -60,7 +66,7 @@ def test_the_provider_is_killed(assistant: Stage, ann: Person) -> None:
         with assistant.anthropic.away():
             error = stream.until("error")
     assert (error["code"], error["content"]) == ("interrupted", stream.text)
-    message = stored(ann, thread["id"])
+    message = stored(assistant, ann, thread["id"])
     assert (message["content"], message["partial"], message["provider"]) == (stream.text, True, "anthropic")
     again = assistant.teach(provider="anthropic")
     answer = ann.ask(again, provider="anthropic", conversation_id=thread["id"])
@@ -77,7 +83,7 @@ def test_a_child_of_the_worker_is_killed(assistant: Stage, ann: Person) -> None:
             os.kill(child, signal.SIGKILL)
         error = stream.until("error")
     assert (error["code"], error["content"]) == ("worker_lost", stream.text)
-    message = stored(ann, thread["id"])
+    message = stored(assistant, ann, thread["id"])
     assert (message["content"], message["partial"], message["state"]) == (stream.text, True, "failed")
     assert message["error"]["code"] == "worker_lost"
     follow_up = ann.ask(assistant.teach(), conversation_id=thread["id"])
@@ -85,18 +91,79 @@ def test_a_child_of_the_worker_is_killed(assistant: Stage, ann: Person) -> None:
     assert len(assistant.asked(question)) == 1
 
 
-def test_the_whole_worker_is_killed(assistant: Stage, ann: Person) -> None:
-    """Its lease runs out; what the bridge has is stored while no worker is there."""
-    question = assistant.teach(LONG, latency=20)
-    with ann.stream(question) as stream:
+def test_the_whole_worker_is_killed(assistant: Stage, ann: Person, bob: Person) -> None:
+    """Its leases run out; what the bridge has is stored while no worker is there, watched or not."""
+    questions = [assistant.teach(LONG, latency=20) for _ in range(2)]
+    unwatched = bob.ask_later(questions[0])
+    with ann.stream(questions[1]) as stream:
         thread = stream.until("thread")
         stream.until_text(30)
+        eventually(
+            lambda: bob.check(unwatched["task_id"], unwatched["conversation_id"]).json()["task_output"]
+        )
         with assistant.worker.away():
             error = stream.until("error")
-            message = stored(ann, thread["id"])
-    assert (error["code"], error["content"]) == ("worker_lost", stream.text)
-    assert (message["content"], message["partial"], message["state"]) == (stream.text, True, "failed")
-    assert len(assistant.asked(question)) == 1
+            seen = stored(assistant, ann, thread["id"])
+            unseen = stored(assistant, bob, unwatched["conversation_id"])
+    assert (error["code"], error["content"], seen["content"]) == ("worker_lost", stream.text, stream.text)
+    for message in (seen, unseen):
+        assert (message["partial"], message["state"]) == (True, "failed")
+        assert message["error"]["code"] == "worker_lost"
+        assert LONG.startswith(message["content"])
+        assert 0 < len(message["content"]) < len(LONG)
+    assert [len(assistant.asked(question)) for question in questions] == [1, 1]
+
+
+def test_a_worker_that_was_given_up_comes_back(assistant: Stage, ann: Person) -> None:
+    """The partial answer that was stored in its absence makes way for the whole one, in its place."""
+    later = ann.ask_later(assistant.teach(LONG, latency=10))
+    eventually(lambda: ann.text_so_far(later))
+    with assistant.worker.frozen():
+        partial = stored(assistant, ann, later["conversation_id"])
+    assert (partial["partial"], partial["error"]["code"]) == (True, "worker_lost")
+    whole = eventually(lambda: [one for one in ann.answers(later["conversation_id"]) if not one["partial"]])
+    assert [(one["id"], one["content"], one["state"]) for one in whole] == [
+        (partial["id"], LONG, "succeeded")
+    ]
+
+
+def test_redis_forgets_everything(assistant: Stage, ann: Person) -> None:
+    """The worker, which still knows, tells it again: who reads and the database have the whole text, once."""
+    with ann.stream(assistant.teach(LONG, latency=20)) as stream:
+        thread = stream.until("thread")
+        stream.until_text(30)
+        assistant.redis.kill()
+        assistant.redis.start()
+        done = stream.until("done")
+    assert stream.text == done["content"] == LONG
+    assert stored(assistant, ann, thread["id"]) == done
+
+
+def test_a_question_that_nobody_was_told_of(
+    assistant: Stage, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An app that was killed between storing and sending leaves an answer that is lost, not one for ever."""
+    here = ann.ask(assistant.teach())["thread"]["id"]
+    database = Database(assistant.database)
+    with database.transaction() as db:
+        (user_id,) = db.execute("SELECT user_id FROM conversations WHERE id = ?", [here]).fetchone()
+        message = conversations.say(db, here, "Is anybody there?")
+        generation = conversations.start(db, user_id, message, f"never-sent-{here}", None)
+    assert ann.post("And now?", conversation_id=here).json()["error"]["code"] == "busy"
+    assert ann.check(generation.task_id, here).status_code == 417
+    monkeypatch.setattr(keeping, "LOST_SECONDS", 0.0)
+    config = Config(database=assistant.database, internal_gateway_url=assistant.url("gateway"))
+
+    async def sweep() -> None:
+        async with httpx.AsyncClient(verify=False) as http:
+            await keeping.Sweeper(database, Gateway(config, http)).sweep(here)
+
+    monkeypatch.setenv("BRIDGE_TICKET_KEYS", assistant.env["BRIDGE_TICKET_KEYS"])
+    asyncio.run(sweep())
+    lost = ann.answers(here)[-1]
+    assert (lost["content"], lost["state"], lost["error"]["code"]) == ("", "failed", "lost")
+    assert ann.check(generation.task_id, here).status_code == 400
+    assert ann.ask(assistant.teach(), conversation_id=here)["assistant"]["content"] == TEXT
 
 
 def test_the_gateway_is_killed_and_comes_back(assistant: Stage, ann: Person) -> None:
@@ -109,7 +176,7 @@ def test_the_gateway_is_killed_and_comes_back(assistant: Stage, ann: Person) -> 
         done = stream.until("done")
     assert stream.names == ["thread", "user", "chunk", "done"]
     assert stream.text.encode() == LONG.encode()
-    assert done == stored(ann, thread["id"])
+    assert done == stored(assistant, ann, thread["id"])
     assert done["content"] == LONG
 
 
@@ -118,7 +185,7 @@ def test_the_gateway_is_away_when_one_asks(assistant: Stage, ann: Person) -> Non
     question = assistant.teach()
     with assistant.gateway.away():
         later = ann.ask_later(question)
-        assert stored(ann, later["conversation_id"])["content"] == TEXT
+        assert stored(assistant, ann, later["conversation_id"])["content"] == TEXT
 
 
 def test_storing_fails(assistant: Stage, ann: Person) -> None:
@@ -130,7 +197,7 @@ def test_storing_fails(assistant: Stage, ann: Person) -> None:
         assert done["persistFailed"] is True
         assert done["content"] == stream.text == TEXT
         assert ann.answers(thread["id"]) == []
-    message = stored(ann, thread["id"])
+    message = stored(assistant, ann, thread["id"])
     assert (message["content"], message["partial"], message["state"]) == (TEXT, False, "succeeded")
     assert ann.conversation(thread["id"])["running"] == []
 
@@ -141,7 +208,7 @@ def test_storing_fails_for_one_who_waits(assistant: Stage, ann: Person) -> None:
         answer = ann.ask(assistant.teach())
         assert answer["assistant"]["content"] == TEXT
         assert answer.get("persistFailed") or answer["assistant"]["persistFailed"]
-    assert stored(ann, answer["thread"]["id"])["content"] == TEXT
+    assert stored(assistant, ann, answer["thread"]["id"])["content"] == TEXT
 
 
 def test_the_database_is_locked_for_a_while(assistant: Stage, ann: Person) -> None:
@@ -154,7 +221,7 @@ def test_the_database_is_locked_for_a_while(assistant: Stage, ann: Person) -> No
             assert ann.answers(thread["id"]) == []
         done = stream.until("done")
     assert "persistFailed" not in done
-    assert done == stored(ann, thread["id"])
+    assert done == stored(assistant, ann, thread["id"])
 
 
 def test_the_web_app_is_killed(assistant: Stage, ann: Person) -> None:
@@ -165,8 +232,8 @@ def test_the_web_app_is_killed(assistant: Stage, ann: Person) -> None:
         with assistant.web.away():
             with pytest.raises(httpx.TransportError):
                 stream.rest()
-    message = stored(ann, thread["id"])
-    assert (message["content"], message["partial"]) == (TEXT, False)
+            (row,) = eventually(lambda: assistant.stored(thread["id"]))
+    assert (row["content"], row["partial"], row["state"]) == (TEXT, False, "succeeded")
 
 
 def test_nobody_takes_the_question(assistant: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +42,14 @@ def stranger(assistant: Stage) -> Person:
 
 
 @pytest.fixture(scope="module")
-def secret(assistant: Stage, owner: Person) -> Secret:
+def secret(assistant: Stage, owner: Person) -> Iterator[Secret]:
     """Her latest question; it is answered for as long as the tests of this module take."""
     later = owner.ask_later(assistant.teach(TEXT * 200, latency=20))
-    eventually(lambda: owner.check(later["task_id"], later["conversation_id"]).json().get("task_output"))
-    return Secret(
+    eventually(lambda: owner.text_so_far(later))
+    yield Secret(
         later["conversation_id"], later["task_id"], later["status"], later["events"], later["ticket"]
     )
+    owner.cancel(later["task_id"])
 
 
 def attempts(person: Person, conversation: Any, task: str) -> dict[str, httpx.Response]:
