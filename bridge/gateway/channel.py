@@ -269,9 +269,12 @@ class Channel(Reads):
         """Append a message, and give it to every follower that is up to date and not busy."""
         before, generation = self.position, self.generation
         in_pieces = self._extend(position, entries) > PIECE_BYTES
-        batch = Batch(entries, last=self.ended)
+        batch = Batch(entries, last=entries[-1].kind == "end")
         for follower in tuple(self.followers):
-            if follower.position != before or follower.generation != generation:
+            # Mostly it is the same object: who was given the last batch got its position.
+            if follower.position is not before and follower.position != before:
+                continue
+            if follower.generation != generation:
                 continue
             if in_pieces:
                 follower.wake()

@@ -49,14 +49,16 @@ class History:
         self.last_reset = 0
         """The seq of the newest `reset`; what stands before it is void."""
         self._entries: list[Entry] = []
-        self._held = 0
+        self._forgotten = 0
+        """How many of the bytes are of entries that aren't held any more."""
         self._pieces: dict[tuple[int, Dialect], _Piece] = {}
 
     @property
     def size(self) -> int:
         """About how many bytes of memory it takes."""
-        shared = sum(len(piece.frames) for piece in self._pieces.values())
-        return 2 * self._held + _ENTRY_OVERHEAD * len(self._entries) + shared  # as JSON and as events
+        held = self.bytes - self._forgotten
+        shared = sum([len(piece.frames) for piece in self._pieces.values()]) if self._pieces else 0
+        return 2 * held + _ENTRY_OVERHEAD * len(self._entries) + shared  # as JSON and as events
 
     def start(self, seq: int) -> int:
         """From where a reader at `seq` must go on: what a later reset made void is left out."""
@@ -74,7 +76,6 @@ class History:
             if entry.kind == "reset":
                 self.last_reset = entry.seq
         self._entries += entries
-        self._held += added
         self.bytes += added
         self.seq += len(entries)
         return added
@@ -90,7 +91,7 @@ class History:
 
     def _hold(self, entries: Sequence[Entry], base: int) -> None:
         self._entries, self.base = list(entries), base
-        self._held = data_bytes(entries)
+        self._forgotten = self.bytes - data_bytes(entries)
         self._pieces.clear()
 
     def differs(self, entry: Entry) -> bool:

@@ -57,6 +57,10 @@ _DECIDE_SECONDS: Final = 1.0
 """So long an answer to a client with a position waits, to know whether it is 200 or 204."""
 _LAST_WORDS_SECONDS: Final = 1.0
 """So long a client has to take its last words; a drain doesn't wait for one that takes nothing."""
+_LOOKS: Final = 8
+"""Whether a client still takes something is looked at so often within the time it has. The kernel is asked,
+which costs as much as a token.
+"""
 
 
 class StreamFollower:
@@ -119,7 +123,9 @@ class StreamFollower:
 
     def tick(self, now: float) -> None:
         """Heartbeats, stalls, and waits that are over."""
-        if not self.stalled and self._takes_nothing(now) and self._task is not None:
+        if self._taken == self.bytes_sent and not self._sending:
+            self._taken_at = now  # all was taken at the last look, and there was nothing since
+        elif not self.stalled and self._takes_nothing(now) and self._task is not None:
             self.stalled = True
             self.ending = "drained" if self.ending == "drained" else "stalled"
             self._task.cancel()
@@ -131,13 +137,15 @@ class StreamFollower:
 
     def _takes_nothing(self, now: float) -> bool:
         """Whether something waits for the client, and it has taken none of it for too long."""
+        patience = self._settings.stall_timeout_seconds
+        if self.leaving:
+            patience = min(patience, _LAST_WORDS_SECONDS)
+        if now - self._taken_at < patience / _LOOKS:
+            return False
         unsent = self._connection.unsent()
         taken = self.bytes_sent - unsent
         if taken > self._taken or not (unsent or self._sending):
             self._taken, self._taken_at = max(taken, self._taken), now
-        patience = self._settings.stall_timeout_seconds
-        if self.leaving:
-            patience = min(patience, _LAST_WORDS_SECONDS)
         return now - self._taken_at >= patience
 
     def drain(self) -> None:
