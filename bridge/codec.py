@@ -40,6 +40,10 @@ _WRAPPING: Final = 8
 """More than the levels that an event, a view or an answer puts around a value."""
 
 
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+"""One encoder for all: `json.dumps` makes one with each call, and that takes longer than a short event."""
+
+
 def dumps(value: Any, depth: int = MAX_DEPTH + _WRAPPING) -> bytes:
     """Compact JSON in UTF-8. Raises `InvalidEvent` for what JSON can't say (NaN, objects, bad keys), and for
     what is nested deeper than `depth` levels.
@@ -47,7 +51,7 @@ def dumps(value: Any, depth: int = MAX_DEPTH + _WRAPPING) -> bytes:
     Lone surrogates, which UTF-8 can't carry, become U+FFFD.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _to_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"not JSON: {error}") from None
     _check_depth(text, value, depth)
@@ -82,6 +86,10 @@ def utf8(text: str) -> bytes:
 
 def encode(event: Event) -> bytes:
     """An event's data as JSON bytes."""
+    if isinstance(event, Chunk) and event.at is None:
+        # Nearly all events are such: what `_members` and `dumps` would make of it, in a fifth of the time.
+        field = "" if event.field == MAIN_FIELD else f',"field":{_to_json(event.field)}'
+        return utf8(f'{{"text":{_to_json(event.text)}{field}}}')
     members = _members(event)
     if event.at is not None:
         members["at"] = event.at

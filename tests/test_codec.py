@@ -44,6 +44,17 @@ def test_encoded_data_is_one_compact_line(event: Event) -> None:
     assert data == dumps(json.loads(data))
 
 
+@given(
+    text=st.text(st.characters()),
+    field=st.sampled_from(["text", "reasoning", 'q"']),
+    at=st.none() | st.just(7),
+)
+def test_a_chunk_is_the_json_of_its_members(text: str, field: str, at: int | None) -> None:
+    """Also where it is written the short way, because it says no time."""
+    members: dict[str, Any] = {"text": text} if field == "text" else {"text": text, "field": field}
+    assert encode(Chunk(text, field, at)) == dumps(members if at is None else {**members, "at": at})
+
+
 def test_decode_fills_in_what_is_missing() -> None:
     """Members that a short event leaves out have their defaults; unknown ones are ignored."""
     assert decode("chunk", '{"text":"a","colour":"red"}') == Chunk("a")

@@ -2,7 +2,8 @@
 
 What it promises:
 
-- Each turn sends what is due of all tasks in one pipeline, at most `ROUND_BYTES`, and then looks again.
+- Each turn sends what is due, the oldest first, in one pipeline of at most `ROUND_JOBS` tasks and about
+  `ROUND_BYTES`, and then looks again. So what is due first needn't wait until all the others are packed.
 - Nothing that goes wrong in it reaches the work. An error of its own is logged, and it goes on.
 - While Redis is away it retries with growing, jittered pauses; what was without an answer is sent again.
 - After an end or an announcement it waits briefly for a replica, before it forgets what it sent: nobody else
@@ -38,6 +39,7 @@ from bridge.worker.latch import Latch
 log = logging.getLogger(__name__)
 
 ROUND_BYTES: Final = 4 * 1024 * 1024
+ROUND_JOBS: Final = 100
 MAX_LEAVING: Final = 1000
 MAX_LEAVING_BYTES: Final = 256 * 1024 * 1024
 MAX_CREATIONS: Final = 1000
@@ -257,7 +259,7 @@ class Pump:
         """Take the jobs that are due from the timers, with what they send. Not more than fits a turn."""
         work: list[tuple[Job, list[Call]]] = []
         size = 0
-        while self._timers and self._timers[0][0] <= now and size < ROUND_BYTES:
+        while self._timers and self._timers[0][0] <= now and size < ROUND_BYTES and len(work) < ROUND_JOBS:
             when, _, job = heapq.heappop(self._timers)
             if job.over or when != job.wake_at:
                 continue
@@ -337,7 +339,7 @@ class Pump:
 
 
 def _size(call: Call) -> int:
-    return sum(len(part) for part in call.args if not isinstance(part, int))
+    return sum([len(part) for part in call.args if not isinstance(part, int)])
 
 
 def _lets_go(calls: Sequence[Call], replies: Sequence[Answer | StoreError]) -> bool:

@@ -95,9 +95,7 @@ def do(bench: Bench, batch: int, what: str, content: list[Event], ahead: int) ->
 
 def seen(bench: Bench, answer: Answer | None) -> tuple[Any, ...]:
     """All that is to be seen of a task, but for what only the clock says."""
-    said = answer and replace(
-        answer, position=answer.position._replace(epoch=0), now=0, created_at=bool(answer.created_at)
-    )
+    said = answer and answer._replace(position=answer.position._replace(epoch=0), now=0, created_at=0)
     entries = [(e.position.seq, e.event.kind, e.event.at is not None) for e in bench.log()]
     hash_ = {name: bool(value) if name in TIMES else value for name, value in bench.hash().items()}
     return said, bench.events(), entries, hash_

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from bridge import report_progress
 from bridge.errors import SettingsError, StoreUnavailable
 from bridge.events import Chunk, Reset
 from bridge.settings import Settings
+from bridge.store import packing
 from bridge.worker import process
 from bridge.worker import pump as module
 from bridge.worker.attempt import Attempt
+from bridge.worker.buffer import Buffer
 from bridge.worker.notice import Notice
 from bridge.worker.pump import Pump
 from tests.servers import RedisProcess
@@ -127,6 +131,40 @@ def test_few_commands_for_many_events(settings: Settings, redis_client: redis.Re
     with bridge.task("v", settings=quiet):
         pass
     assert scripts_run(redis_client) == 2
+
+
+def test_few_writes_for_many_tasks(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guard: each call is packed once and written with many others; what is due first waits for few."""
+    counted: Counter[str] = Counter()
+    real_pack = packing.pack
+    real_send: Any = redis.Connection.send_packed_command  # redis-py leaves it untyped
+
+    def pack(parts: tuple[Any, ...]) -> bytes:
+        counted["packs"] += 1
+        return real_pack(parts)
+
+    def send(self: Any, *arguments: Any, **more: Any) -> None:
+        counted["writes"] += 1
+        real_send(self, *arguments, **more)
+
+    pump = Pump(settings)
+    buffers = [Buffer(1000, 1000) for _ in range(2 * module.ROUND_JOBS)]
+    for number, buffer in enumerate(buffers):
+        buffer.add_text("x", "text")
+        pump._inbox.put(Attempt(f"t{number}", settings, buffer))
+    pump._writer.send([])  # connects
+    redis_client.config_resetstat()
+    monkeypatch.setattr("bridge.store.scripts.pack", pack)
+    monkeypatch.setattr(redis.Connection, "send_packed_command", send)
+    pump._turn()
+    assert [buffer.level for buffer in buffers] == [0] * module.ROUND_JOBS + [2] * module.ROUND_JOBS
+    # An open and an append of each, and 32 calls in a write.
+    assert counted == {"packs": 2 * module.ROUND_JOBS, "writes": math.ceil(2 * module.ROUND_JOBS / 32)}
+    pump._turn()
+    assert counted["packs"] == scripts_run(redis_client) == 4 * module.ROUND_JOBS
+    pump._writer.disconnect()
 
 
 def test_forgotten_scripts_are_loaded_again(settings: Settings, redis_client: redis.Redis) -> None:

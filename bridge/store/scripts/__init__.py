@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import redis
 from redis.exceptions import (
@@ -30,6 +30,7 @@ from bridge.codec import dumps, encode
 from bridge.errors import CorruptLog, StoreError, StoreUnavailable
 from bridge.events import Event, Position
 from bridge.store.keys import Keys
+from bridge.store.packing import pack
 from bridge.store.piece import Ending, Piece
 
 _ABOUT_TASKS: Final = (
@@ -51,6 +52,9 @@ ordinary case stands in front of it."""
 
 MAX_JOINED_BYTES: Final = 16 * 1024 * 1024
 """What `open` assumes that one attempt may write, if it isn't told."""
+
+_AT_ONCE: Final = 32
+"""So many calls are written with one system call."""
 
 _TEMPORARY: Final = (NoScriptError, ReadOnlyError, ClusterDownError, TryAgainError, OutOfMemoryError)
 _TEMPORARY_CODE: Final = re.compile(r"(^|: )(BUSY|MISCONF|NOREPLICAS) ")
@@ -78,9 +82,8 @@ def _load(name: str) -> Script:
 SCRIPTS: Final = {name: _load(name) for name in NAMES}
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a script says, after it ran.
+class Answer(NamedTuple):
+    """What a script says, after it ran. A tuple, because the pump makes one with each event.
 
     verdict
         applied: done. seen: was done before, or nothing to do. ended: the task is over (see `state`,
@@ -142,25 +145,16 @@ class Answer:
                 created_at,
                 watchers,
                 *more,
-            ) = (item.decode() if isinstance(item, bytes) else str(item) for item in raw)
-            part, room, truncated, lease_ms = more or ("0", "0", "0", "0")
-            return cls(
-                verdict,
-                Position(int(epoch), int(seq)),
-                int(attempt),
-                int(batch),
-                cancel == "1",
-                state,
-                code,
-                int(now),
-                owner,
-                int(created_at),
-                int(watchers),
-                int(part),
-                int(room),
-                truncated == "1",
-                int(lease_ms),
+            ) = [item.decode() if isinstance(item, bytes) else str(item) for item in raw]
+            position = Position(int(epoch), int(seq))
+            known = (
+                *(verdict, position, int(attempt), int(batch), cancel == "1", state, code, int(now), owner),
+                *(int(created_at), int(watchers)),
             )
+            if not more:
+                return cls(*known)
+            part, room, truncated, lease_ms = more
+            return cls(*known, int(part), int(room), truncated == "1", int(lease_ms))
         except (TypeError, ValueError) as error:
             raise CorruptLog(f"a script's answer can't be read: {error}") from error
 
@@ -356,11 +350,27 @@ def _read(reply: Any) -> Answer | StoreError:
 
 
 def _send(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-    pipeline: Any = client.pipeline(transaction=False)  # redis-py leaves execute_command untyped
-    for call in calls:
-        pipeline.execute_command(*call.by_sha())
-    replies: list[Any] = pipeline.execute(raise_on_error=False)
-    return replies
+    """Write all calls, read all answers. redis-py's own pipeline does the same, but so much else with each
+    command, for the sake of those unlike ours, that it takes twice as long.
+    """
+    pool: Any = client.connection_pool  # redis-py's own types are too loose
+    # Whether this one is still connected, and has no old answers in it, is looked at here.
+    connection = pool.get_connection()
+    try:
+        for start in range(0, len(calls), _AT_ONCE):
+            # Redis begins with these while the next are packed.
+            some = calls[start : start + _AT_ONCE]
+            connection.send_packed_command([b"".join([pack(call.by_sha()) for call in some])])
+        return [_receive(connection) for _ in calls]
+    finally:
+        pool.release(connection)
+
+
+def _receive(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def as_store_error(error: Exception) -> StoreError:
