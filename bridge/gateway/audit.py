@@ -5,6 +5,8 @@ Rules
 1. Every round compares epoch, seq and size of all channels with Redis and then sends a message to itself over
    the link (the probe). Redis handles both in order, so when the probe is back, every event that the
    comparison saw must have arrived as well: a channel that still lacks one has lost a message, and reads.
+   In health the round of many channels is done in parts, spread evenly over the time until the next one, and
+   each part has its probe: to compare ten thousand at once would hold up what is sent.
    That finds a lost last message too, which no later one would betray. The probe is also a write, in the same
    step: a Redis that refuses writes has failed, though it answers everything else.
 2. What is in memory is doubtful from the moment that the link drops, Redis fails or a probe is overdue, until
@@ -21,8 +23,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -38,7 +41,8 @@ from bridge.store.log import Head, Store
 
 log = logging.getLogger("bridge.gateway")
 
-_HEADS_PER_ROUND_TRIP: Final = 500
+_HEADS_PER_ROUND_TRIP: Final = 200
+"""Reading so many takes about a millisecond, in which nothing is sent."""
 _OVERDUE_SECONDS: Final = 1.0
 """In health a probe takes about a millisecond."""
 
@@ -131,37 +135,56 @@ class Audit:
         pause = min(settings.audit_seconds, settings.probe_seconds, settings.lease_seconds / 3)
         while True:
             self._now.clear()
+            until = monotonic() + pause
             try:
-                await self._round(channels())
+                await self._round(list(channels()), pause)
             except StoreError as error:
                 failed(error)
             except Exception:
                 log.exception("the audit broke in a way that it should not")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._now.wait()
+            await self._wait(until - monotonic())
 
-    async def _round(self, channels: Iterable[Channel]) -> None:
+    async def _wait(self, seconds: float) -> None:
+        """Wait for the next round, or part of one; not when that is wanted at once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._now.wait()
+
+    async def _round(self, channels: Sequence[Channel], seconds: float) -> None:
         if await self._store.look():
             log.warning("the Sentinels name another master; all connections are made anew")
             self.trouble()
             self._link.drop()
+        if self.doubtful:
+            await self._compare(channels, whole=True)
+            return
+        parts = math.ceil(len(channels) / _HEADS_PER_ROUND_TRIP) or 1
+        for part in range(parts):
+            some = channels[part * _HEADS_PER_ROUND_TRIP :][:_HEADS_PER_ROUND_TRIP]
+            await self._compare(some, whole=parts == 1)
+            if not self.well or self._now.is_set():
+                return
+            if part < parts - 1:
+                await self._wait(seconds / parts)
+
+    async def _compare(self, channels: Sequence[Channel], *, whole: bool) -> None:
+        """Compare and probe (rule 1). whole: these are all channels there are."""
         compared: list[_Comparison] = []
-        settled = [channel for channel in channels if channel.loaded and not channel.reading]
+        settled = [c for c in channels if c.loaded and not (c.reading or c.dropped)]
         for start in range(0, max(len(settled), 1), _HEADS_PER_ROUND_TRIP):
             some = settled[start : start + _HEADS_PER_ROUND_TRIP]
             held = [channel.position for channel in some]
             heads, now = await self._store.heads([channel.task_id for channel in some])
             self._redis_clock = (now, monotonic())
             compared += [_Comparison(c, p, h, now) for c, p, h in zip(some, held, heads, strict=True)]
-        await self._probe()
+        await self._probe(whole=whole)
         for one in compared:
             if not one.channel.dropped:
                 one.channel.compare(one.head, one.held)
         for one in compared:
             await self.judge_lease(one.channel.task_id, one.head, one.now)
 
-    async def _probe(self) -> None:
+    async def _probe(self, *, whole: bool) -> None:
         if not self._link.is_up:
             return
         self._token = secrets.token_bytes(8)
@@ -179,6 +202,8 @@ class Audit:
             return
         if self._now.is_set():
             return  # the link is another than the one that the probe was sent over
+        if self._well_since is None and not whole:
+            return  # rule 2
         now = monotonic()
         if self._well_since is None or now - sent_at > self._settings.lease_seconds / 3:
             self._well_since = now

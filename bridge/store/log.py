@@ -19,6 +19,7 @@ from bridge.codec import KINDS, check_kind, decode
 from bridge.entries import Entry
 from bridge.errors import CorruptLog, InvalidEvent, InvalidPosition, StoreError, StoreUnavailable
 from bridge.events import START, Position
+from bridge.store.bulk import ask_all
 from bridge.store.connect import ANSWER_SECONDS, cancellable
 from bridge.store.keys import Keys
 from bridge.store.scripts import Answer, Call, Calls, as_store_error
@@ -183,12 +184,17 @@ class Store:
 
         None also stands for one that can't be read, or it would spoil the others: `read` says what is wrong.
         """
-        pipeline: Any = self.client.pipeline(transaction=False)
-        pipeline.execute_command("TIME")
+        commands: list[tuple[str, ...]] = [("TIME",)]
         for task_id in task_ids:
-            pipeline.execute_command("HMGET", self.keys.task(task_id), *_HEAD_FIELDS)
-            pipeline.execute_command("EXISTS", self.keys.log(task_id))
-        time, *replies = await self._execute(pipeline)
+            commands.append(("HMGET", self.keys.task(task_id), *_HEAD_FIELDS))
+            commands.append(("EXISTS", self.keys.log(task_id)))
+        pool = self._client.connection_pool
+        seconds = pool.connection_kwargs.get("socket_timeout")
+        try:
+            with cancellable():
+                time, *replies = await ask_all(pool, commands, seconds)
+        except (RedisError, OSError) as error:
+            raise as_store_error(error) from error
         pairs = zip(replies[::2], replies[1::2], strict=True)
         return [_readable(fields) if exists else None for fields, exists in pairs], _milliseconds(time)
 
@@ -229,16 +235,17 @@ _KIND_NAMES: Final = {kind.encode(): kind for kind in KINDS}
 """One string for all events of a kind: they are kept."""
 
 
+_POLLER_TOKEN: Final = POLLER_TOKEN.encode()
 _HEAD_FIELDS: Final = ("epoch", "seq", "bytes", "state", "lease", "owner", "token")
 
 
 def _head(fields: Sequence[Any]) -> Head | None:
     try:
-        epoch, seq, size, state, lease, owner, token = ((item or b"").decode() for item in fields)
+        epoch, seq, size, state, lease, owner, token = [item or b"" for item in fields]
         if not epoch:
             return None
-        position, polled = Position(int(epoch), int(seq)), token == POLLER_TOKEN
-        return Head(position, int(size), state, int(lease or 0), owner, polled)
+        position, polled = Position(int(epoch), int(seq)), token == _POLLER_TOKEN
+        return Head(position, int(size), state.decode(), int(lease or 0), owner.decode(), polled)
     except ValueError as error:
         raise CorruptLog(f"a task's hash can't be read: {error}") from None
 

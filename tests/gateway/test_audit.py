@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 import redis
 
 from bridge.events import Reset
+from bridge.gateway import audit
+from bridge.store.log import Head, Store
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer
@@ -47,6 +51,56 @@ def test_a_lost_last_message_is_found(gateway: Running, writer: Writer) -> None:
         writer.end()
         viewer.to_end()
     assert viewer.view.as_dict() == writer.view().as_dict()
+
+
+def test_in_health_many_tasks_are_compared_in_parts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more than some at once, each part with a probe; and no task is left out."""
+    asked: list[int] = []
+    real = Store.heads
+
+    async def counting(store: Store, task_ids: Sequence[str]) -> tuple[list[Head | None], int]:
+        asked.append(len(task_ids))
+        return await real(store, task_ids)
+
+    monkeypatch.setattr(Store, "heads", counting)
+    monkeypatch.setattr(audit, "_HEADS_PER_ROUND_TRIP", 2)
+    writers = [Writer(redis_url, f"job-{number}").open() for number in range(5)]
+    with running(redis_url) as gateway:
+        viewers = [watch(gateway, writer.task_id) for writer in writers]
+        for viewer in viewers:
+            viewer.until(lambda v: len(v.frames) == 1)
+        eventually(lambda: asked[-3:] == [2, 2, 1])
+        wait_for_rounds(writers[0].client, 3)
+        for writer in writers:
+            writer.elsewhere = True
+            writer.text("never heard")
+        for viewer in viewers:
+            viewer.text_is("never heard")
+            viewer.close()
+        assert gateway.hub.ready
+    assert max(asked) == 2
+    for writer in writers:
+        writer.client.close()
+
+
+def test_trouble_in_a_part_is_over_only_after_a_whole_round(
+    redis_url: str, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that goes well says nothing of the tasks that weren't compared since."""
+    writer.open()
+    with running(redis_url, **NEVER) as gateway:
+        eventually(lambda: gateway.hub.ready)
+        inside = gateway.hub._audit
+
+        async def part(*, whole: bool) -> bool:
+            inside.trouble()
+            await inside._compare([], whole=whole)
+            return inside.well
+
+        for whole in (False, True):
+            done = gateway.inside(lambda: asyncio.ensure_future(part(whole=whole)))  # noqa: B023
+            eventually(done.done)
+            assert done.result() == whole
 
 
 def test_a_lost_message_is_found_by_the_next(redis_url: str, writer: Writer) -> None:
