@@ -12,26 +12,18 @@ import { Room } from "./room.js";
 
 const door = document.querySelector("#door");
 const login = document.querySelector("#login");
-const room = new Room(() => lock("You were logged out."));
-
-function lock(why = "") {
-  room.leave();
-  login.querySelector(".bad").textContent = why;
-  door.hidden = false;
-  login.elements.name.focus();
-}
+const said = login.querySelector(".bad");
 
 async function enter() {
-  let me;
   try {
-    me = await get("me");
+    const me = await get("me");
+    door.hidden = true;
+    new Room(me);
   } catch (error) {
-    lock(error.status === 401 ? "" : error.message);
-    return;
+    door.hidden = false;
+    said.textContent = error.status === 401 ? "" : error.message;
+    login.elements.name.focus();
   }
-  door.hidden = true;
-  login.reset();
-  await room.enter(me);
 }
 
 login.addEventListener("submit", async (event) => {
@@ -40,18 +32,20 @@ login.addEventListener("submit", async (event) => {
   try {
     await post("login", { name: name.value, password: password.value });
   } catch (error) {
-    login.querySelector(".bad").textContent = error.message;
+    said.textContent = error.message;
     password.select();
     return;
   }
-  login.querySelector(".bad").textContent = "";
+  login.reset();
   await enter();
 });
 
+// Who logs out, or comes back to a page that the browser has kept, gets a new one: so nothing of one user is
+// left for the next.
 document.querySelector("#logout").addEventListener("click", async () => {
   await post("logout").catch(() => {});
-  history.replaceState(null, "", location.pathname);
-  lock();
+  location.replace(location.pathname);
 });
+addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
 
 await enter();

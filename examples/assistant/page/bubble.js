@@ -1,38 +1,39 @@
 // One message on the screen. It is changed in place, as text, and at most once per animation frame: however
 // fast an answer comes, the browser lays out what a frame can show. Nothing here knows HTML.
 
-const ENTER = { user: "You said:", assistant: "The assistant said:" };
+const WHO = { user: "You said:", assistant: "The assistant said:" };
 const count = new Intl.NumberFormat("en-US");
 
 export class Bubble {
   element;
+  #role;
   #text = document.createTextNode("");
   #next = null;
 
   constructor(role) {
+    this.#role = role;
     this.element = document.querySelector("#message").content.firstElementChild.cloneNode(true);
-    this.element.classList.add(role);
-    this.#part("who").textContent = ENTER[role];
+    this.#part("who").textContent = WHO[role];
     this.#part("text").append(this.#text);
-  }
-
-  /** Show a message of the database. */
-  message(message) {
-    const bad = message.state === "failed";
-    this.#show({ text: message.content, note: noteOf(message), meta: metaOf(message), bad, ended: true });
-  }
-
-  /** Show an answer on its way: `message` as soon as it has one. */
-  answer(answer) {
-    if (answer.message) return this.message(answer.message);
-    const { text, running } = answer;
-    const [typing, writing] = [running && text === "", running && text !== ""];
-    this.#show({ text, note: progressOf(answer), bad: answer.error !== null, ended: !running, typing, writing });
   }
 
   /** Show what the user has just sent, before the server has said a word. */
   sent(text) {
     this.#show({ text });
+  }
+
+  /** Show a message of the database. */
+  message(message) {
+    const look = message.state === "failed" ? "failed" : message.partial ? "partial" : "";
+    this.#show({ text: message.content, note: noteOf(message), meta: metaOf(message), look });
+  }
+
+  /** Show an answer on its way, and its message as soon as it has one. */
+  answer(answer) {
+    if (answer.message) return this.message(answer.message);
+    const { text, running, error, unsaved } = answer;
+    const look = error ? "failed" : unsaved ? "partial" : !running ? "" : text ? "writing" : "typing";
+    this.#show({ text, note: progressOf(answer), look });
   }
 
   #show(state) {
@@ -42,22 +43,15 @@ export class Bubble {
   }
 
   #paint() {
-    const { text, note = "", meta = "", bad = false, ended = false, typing = false, writing = false } = this.#next;
+    const { text, note = "", meta = "", look = "" } = this.#next;
     this.#next = null;
     const shown = this.#text.data;
-    if (text.startsWith(shown)) {
-      if (text.length > shown.length) this.#text.appendData(text.slice(shown.length));
-    } else {
-      this.#text.data = text;
-    }
+    if (!text.startsWith(shown)) this.#text.data = text;
+    else if (text !== shown) this.#text.appendData(text.slice(shown.length));
     this.#say("note", note);
     this.#say("meta", meta);
-    const { classList } = this.element;
-    classList.toggle("typing", typing);
-    classList.toggle("writing", writing);
-    classList.toggle("partial", ended && note !== "");
-    classList.toggle("failed", bad);
-    this.element.setAttribute("aria-busy", String(typing || writing));
+    this.element.className = `${this.#role} ${look}`.trim();
+    this.element.setAttribute("aria-busy", String(look === "typing" || look === "writing"));
   }
 
   #part(name) {
@@ -89,11 +83,11 @@ function noteOf({ role, partial, state, error }) {
 }
 
 function metaOf({ provider, model, usage }) {
-  return [provider, model, tokens(usage)].filter(Boolean).join(" · ");
+  return [...new Set([provider, model, tokens(usage)])].filter(Boolean).join(" · ");
 }
 
 function tokens(usage) {
   if (usage?.input_tokens == null && usage?.output_tokens == null) return "";
-  const [read, written] = [usage.input_tokens ?? 0, usage.output_tokens ?? 0].map((one) => count.format(one));
-  return `${read} tokens in, ${written} out`;
+  const { input_tokens: read, output_tokens: written } = usage;
+  return `${count.format(read ?? 0)} tokens in, ${count.format(written ?? 0)} out`;
 }

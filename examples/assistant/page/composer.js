@@ -10,9 +10,11 @@ export class Composer {
   #running = false;
   #sending = false;
 
-  /** `on.send(text, provider)` and `on.stop()`. */
+  /** For these `on.providers`, with `on.send(text, provider)` and `on.stop()`. */
   constructor(on) {
     this.#on = on;
+    this.#choice.append(...on.providers.map(({ name }) => new Option(name, name)));
+    document.querySelector("#choice").hidden = on.providers.length < 2;
     this.#form.addEventListener("submit", (event) => event.preventDefault());
     this.#button.addEventListener("click", (event) => {
       // The second half of a double click would stop what the first has sent.
@@ -43,13 +45,6 @@ export class Composer {
     this.#sending = sending;
     this.#running = running;
     this.#paint();
-  }
-
-  /** Offer these, if there is a choice. */
-  set providers(providers) {
-    const first = new Option("Any model", "");
-    this.#choice.replaceChildren(first, ...providers.map(({ name }) => new Option(name, name)));
-    document.querySelector("#choice").hidden = providers.length < 2;
   }
 
   focus() {

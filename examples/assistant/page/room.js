@@ -14,7 +14,6 @@ const NEW = "New conversation";
 const HOW = { true: "Text appears as it is written.", false: "Text is asked for every two seconds." };
 
 export class Room {
-  #locked;
   #composer;
   #sidebar;
   #scroll = new Scroll();
@@ -30,50 +29,26 @@ export class Room {
     failed: (error) => this.#refused(error),
   };
 
-  /** `locked()` is called when the user isn't logged in any more. */
-  constructor(locked) {
-    this.#locked = locked;
+  /** For this user, as /me tells of them. */
+  constructor(me) {
+    $("#room").hidden = false;
+    $("#name").textContent = me.name;
     this.#composer = new Composer({
+      providers: me.providers,
       send: (text, provider) => this.#send(text, provider),
       stop: () => this.#stop(),
     });
     this.#sidebar = new Sidebar({ open: (id) => this.#go(id) });
-    $("#streaming").addEventListener("change", () => this.#switch());
-    addEventListener("popstate", () => this.#inside && this.#open(addressed()));
-    addEventListener("keydown", (event) => this.#key(event));
-    document.addEventListener("visibilitychange", () => this.#inside && !document.hidden && this.#comeBack());
-  }
-
-  /** Let this user in. */
-  async enter(me) {
-    $("#room").hidden = false;
-    $("#name").textContent = me.name;
     $("#streaming").checked = me.streaming;
     $("#streaming-how").textContent = HOW[me.streaming];
-    this.#composer.providers = me.providers;
-    const opened = this.#open(addressed());
+    $("#streaming").addEventListener("change", () => this.#switch());
+    addEventListener("popstate", () => this.#open(addressed()));
+    addEventListener("keydown", (event) => this.#key(event));
+    document.addEventListener("visibilitychange", () => document.hidden || this.#comeBack());
+    this.#open(addressed());
     this.#focus();
-    await opened;
-    await this.#catchUp();
+    this.#catchUp();
     if (!me.providers.length) notice("No model is set up, so nobody would answer.");
-  }
-
-  /** Let go of everything: nothing of one user is left for the next. */
-  leave() {
-    $("#room").hidden = true;
-    for (const thread of [this.#shown, ...this.#threads.values()]) thread?.close();
-    this.#shown = null;
-    for (const kept of [this.#threads, this.#drafts, this.#unread]) kept.clear();
-    this.#entries = [];
-    this.#composer.text = "";
-    for (const part of ["#thread", "#list", "#title", "#name"]) $(part).replaceChildren();
-    document.title = "Assistant";
-    notice("");
-    say("");
-  }
-
-  get #inside() {
-    return this.#shown !== null;
   }
 
   // --- Conversations ---------------------------------------------------------------------------------------
@@ -92,13 +67,14 @@ export class Room {
 
   /** Show this conversation, or a new one. What happens in the one before goes on. */
   async #open(id) {
+    if (this.#shown) this.#drafts.set(this.#shown.id, this.#composer.text);
     const thread = this.#threads.get(id) ?? new Thread(id, this.#on);
-    if (this.#inside) this.#drafts.set(this.#shown.id, this.#composer.text);
     this.#shown = thread;
-    this.#unread.delete(id);
-    this.#forget();
     if (id !== null) this.#threads.set(id, thread);
+    this.#forget();
+    this.#unread.delete(id);
     this.#composer.text = this.#drafts.get(id) ?? "";
+    this.#drafts.delete(id);
     notice("");
     this.#scroll.show(thread.element);
     this.#paintSoon();
@@ -110,6 +86,8 @@ export class Room {
     try {
       await thread.load();
     } catch (error) {
+      if (error.status === 404) this.#threads.delete(thread.id);
+      if (error.status === 404 && thread === this.#shown) this.#go(null);
       this.#refused(error);
     }
   }
@@ -124,9 +102,7 @@ export class Room {
   /** Ask the server which conversations there are. */
   async #refresh() {
     try {
-      const entries = await get("conversations");
-      if (!this.#inside) return;
-      this.#entries = entries;
+      this.#entries = await get("conversations");
       this.#paintSoon();
     } catch (error) {
       this.#refused(error);
@@ -158,27 +134,25 @@ export class Room {
     this.#scroll.toEnd();
     try {
       await thread.send(text, provider);
+      if (thread === this.#shown) say("The assistant is answering.");
     } catch (error) {
       // What couldn't be sent isn't lost.
-      if (this.#shown === thread) this.#composer.text ||= text;
+      if (thread === this.#shown) this.#composer.text ||= text;
       else this.#drafts.set(thread.id, text);
       this.#refused(error);
-      // It is being answered already: on another screen, it seems.
-      if (error.code === "busy" && this.#inside) await this.#load(thread);
-      return;
+      // Perhaps something is being answered already, which was asked on another screen.
+      await this.#load(thread);
     }
-    if (!this.#inside) return;
-    if (isNew) {
+    if (isNew && thread.id !== null) {
       this.#threads.set(thread.id, thread);
-      if (this.#shown === thread) history.replaceState(null, "", addressOf(thread.id));
+      if (thread === this.#shown) history.replaceState(null, "", addressOf(thread.id));
     }
-    if (this.#shown === thread) say("The assistant is answering.");
     await this.#refresh();
   }
 
   async #stop() {
     try {
-      await this.#shown?.stop();
+      await this.#shown.stop();
     } catch (error) {
       this.#refused(error);
     }
@@ -189,15 +163,15 @@ export class Room {
       say(`The assistant said: ${answer.message?.content ?? answer.text}`);
     } else {
       this.#unread.add(thread.id);
-      say(`There is a new answer in “${thread.title}”.`);
+      say(`There is a new answer in “${this.#titleOf(thread.id)}”.`);
       this.#forget();
     }
     this.#refresh();
   }
 
   #refused(error) {
-    if (!this.#inside) return;
-    if (error.status === 401) this.#locked();
+    // Who isn't logged in any more finds the door.
+    if (error.status === 401) location.reload();
     else notice(error.message);
   }
 
@@ -216,9 +190,13 @@ export class Room {
   }
 
   #key(event) {
-    if (event.key !== "Escape" || event.isComposing || !this.#inside) return;
+    if (event.key !== "Escape" || event.isComposing) return;
     if (this.#sidebar.isOver) this.#sidebar.close();
     else this.#stop();
+  }
+
+  #titleOf(id) {
+    return this.#entries.find((entry) => entry.id === id)?.title ?? NEW;
   }
 
   #paintSoon() {
@@ -226,16 +204,16 @@ export class Room {
     this.#due = true;
     requestAnimationFrame(() => {
       this.#due = false;
-      if (this.#inside) this.#paint();
+      this.#paint();
     });
   }
 
   #paint() {
-    const { id, title, sending, running, empty } = this.#shown;
+    const { id, sending, running, empty } = this.#shown;
     this.#composer.show({ sending, running: running !== null });
-    const name = title || NEW;
-    $("#title").textContent = name;
-    document.title = `${name} · Assistant`;
+    const title = this.#titleOf(id);
+    $("#title").textContent = title;
+    document.title = `${title} · Assistant`;
     $("#blank").hidden = id !== null || !empty;
     const entries = this.#entries.map((entry) => {
       const thread = this.#threads.get(entry.id);

@@ -8,7 +8,6 @@ import { Bubble } from "./bubble.js";
 export class Thread {
   /** null until the first message is sent */
   id;
-  title = "";
   /** A message is on its way to the server. */
   sending = false;
   element = document.createElement("ol");
@@ -38,16 +37,15 @@ export class Thread {
 
   /** Bring it up to date with the server. Throws a Refusal. */
   async load() {
-    const { title, messages, running } = await get(`conversations/${this.id}`);
+    const { messages, running } = await get(`conversations/${this.id}`);
     // What is being sent has a bubble already, but no id by which it would be known.
     if (this.sending) return;
-    this.title = title;
     messages.forEach((message, index) => this.#put(message, index));
     for (const generation of running) this.#follow(generation);
     this.#on.changed(this);
   }
 
-  /** Ask. Throws a Refusal, and then nothing was sent. */
+  /** Ask. Throws a Refusal; should something have been stored all the same, `load` shows it. */
   async send(content, provider) {
     const bubble = new Bubble("user");
     this.sending = true;
@@ -58,7 +56,6 @@ export class Thread {
       const question = { content, ...(this.id && { conversation_id: this.id }), ...(provider && { provider }) };
       const sent = await post("messages", question, { prefer: "respond-async" });
       this.id = sent.conversation_id;
-      this.title ||= content;
       this.#bubbles.set(keyOf(sent.user), bubble);
       this.#follow(sent);
     } catch (error) {
@@ -72,11 +69,6 @@ export class Thread {
 
   async stop() {
     await this.running?.cancel();
-  }
-
-  /** Let go of everything that it follows. */
-  close() {
-    for (const answer of this.#answers.values()) answer.close();
   }
 
   /** Show a message of the database where it belongs. */

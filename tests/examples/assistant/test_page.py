@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.windows import CONTRASTS, FLAGS, Windows
 from tests.examples.assistant.people import Person
@@ -244,7 +244,7 @@ def test_what_cannot_be_sent_stays_in_the_field(
 def test_reading_further_up(assistant: Stage, screen: Screen) -> None:
     """Who has scrolled up stays where they are while the answer goes on, and a button leads to its end."""
     screen.page.set_viewport_size({"width": 700, "height": 400})
-    screen.ask(assistant.teach("line\n" * 150, latency=10))
+    screen.ask(assistant.teach("line\n" * 150, latency=5))
     thread = screen.page.locator("#thread")
     eventually(lambda: thread.evaluate("one => one.scrollTop") > 100)
     thread.evaluate("one => one.scrollTop = 20")
@@ -269,9 +269,9 @@ def test_a_small_screen(
         windows, visitor, viewport=phone, color_scheme=scheme, has_touch=True, is_mobile=True
     )
     page = screen.page
-    text = f"{'w' * 300} https://example.com/{'x' * 200}\n" + LONG
-    screen.ask(assistant.teach(text, latency=10))
-    screen.shows(310)
+    text = f"{'w' * 200} https://example.com/{'x' * 100}\n" + LONG
+    screen.ask(assistant.teach(text, latency=5))
+    screen.shows(210)
     page.get_by_role("button", name="Conversations").click()
     assert screen.focus == "shut"
     assert page.evaluate(CONTRASTS) == []
@@ -286,7 +286,7 @@ def test_a_small_screen(
 
 
 def test_all_by_keyboard(assistant: Stage, windows: Windows, visitor: Person) -> None:
-    """Logging in, a question of two lines, and logging out, after which nothing of it is left on the page."""
+    """Logging in, a question of two lines, and logging out, after which also Back shows nothing of it."""
     windows.expect(r"401 \(Unauthorized\) at http://[^/]+/(me|login)$")
     windows.expect(EXPECTED)
     page = windows.open(assistant.url("web"))
@@ -308,8 +308,19 @@ def test_all_by_keyboard(assistant: Stage, windows: Windows, visitor: Person) ->
     page.keyboard.press("Enter")
     eventually(lambda: screen.settles() == TEXT)
     assert screen.texts[0] == f"First line\n{question}"
-    while screen.focus != "logout":
+    conversation = screen.conversation
+    press(page, "new")
+    eventually(lambda: screen.texts == [])
+    press(page, "logout")
+    page.get_by_label("Name").wait_for()
+    page.go_back()
+    page.get_by_label("Name").wait_for()
+    assert page.url.endswith(f"#{conversation}")
+    assert "First line" not in page.evaluate("document.documentElement.textContent")
+
+
+def press(page: Page, button: str) -> None:
+    """Go back to a button by keyboard, and press it."""
+    while page.evaluate("document.activeElement.id") != button:
         page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
-    page.get_by_label("Name").wait_for()
-    assert page.evaluate("document.body.textContent").find("First line") < 0
