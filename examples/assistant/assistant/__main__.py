@@ -32,7 +32,10 @@ STOP_SECONDS: Final = 10.0
 
 GATEWAY: Final = ("bridge", "serve", "--log-level", "warning")
 WORKER: Final = ("celery", "--quiet", "-A", "assistant.generation", "worker", "-c", "4", "-l", "warning")
-WEB: Final = ("uvicorn", "--factory", "assistant.app:create_app", "--log-level", "warning")
+WEB: Final = (
+    *("uvicorn", "--factory", "assistant.app:create_app"),
+    *("--log-level", "warning", "--timeout-graceful-shutdown", "2"),
+)
 
 
 def main() -> None:
@@ -76,6 +79,7 @@ def run(database: Database, port: int, *, demo: bool) -> None:
         env = {
             "BRIDGE_PORT": "0",
             "BRIDGE_AUTH": "jwt",
+            "BRIDGE_DRAIN_SECONDS": "1",
             "BRIDGE_TICKET_KEYS": secrets.token_urlsafe(48),
             "BRIDGE_CORS_ORIGINS": url,
             "ASSISTANT_DEMO_MODEL": "1" if demo else "",

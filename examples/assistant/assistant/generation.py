@@ -47,7 +47,7 @@ app.conf.update(
     task_ignore_result=True,
     worker_prefetch_multiplier=1,  # an answer takes long: the next one goes to whoever is free
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10},
+    broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 5},
     task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1},
 )
 install(app)
