@@ -33,7 +33,7 @@ from tests.sources.llm.servers import aimock_command, fixture
 from tests.waiting import eventually
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "assistant"
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 3.0
 START_SECONDS = 30.0
 PASSWORD = "correct horse"
 

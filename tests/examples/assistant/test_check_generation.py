@@ -17,7 +17,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.needs("node", "aimock")
 
 SCHEDULED, RUNNING, SUCCEEDED, FAILED, CANCELLED = 1, 2, 3, 4, 5
-LONG = TEXT * 4
+LONG = TEXT * 2
 
 
 def test_a_client_that_knows_only_polling(assistant: Stage, ann: Person) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from typing import Any
 
 import httpx
 import pytest
-from assistant import conversations, keeping
-from assistant.config import Config
-from assistant.database import Database
-from assistant.gateway import Gateway
 
 from tests.examples.assistant.people import Person
 from tests.examples.assistant.stage import LEASE_SECONDS, TEXT, Stage
@@ -129,7 +124,7 @@ def test_a_worker_that_was_given_up_comes_back(assistant: Stage, ann: Person) ->
 
 def test_redis_forgets_everything(assistant: Stage, ann: Person) -> None:
     """The worker, which still knows, tells it again: who reads and the database have the whole text, once."""
-    with ann.stream(assistant.teach(LONG, latency=20)) as stream:
+    with ann.stream(assistant.teach(LONG, latency=10)) as stream:
         thread = stream.until("thread")
         stream.until_text(30)
         assistant.redis.kill()
@@ -139,36 +134,9 @@ def test_redis_forgets_everything(assistant: Stage, ann: Person) -> None:
     assert stored(assistant, ann, thread["id"]) == done
 
 
-def test_a_question_that_nobody_was_told_of(
-    assistant: Stage, ann: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An app that was killed between storing and sending leaves an answer that is lost, not one for ever."""
-    here = ann.ask(assistant.teach())["thread"]["id"]
-    database = Database(assistant.database)
-    with database.transaction() as db:
-        (user_id,) = db.execute("SELECT user_id FROM conversations WHERE id = ?", [here]).fetchone()
-        message = conversations.say(db, here, "Is anybody there?")
-        generation = conversations.start(db, user_id, message, f"never-sent-{here}", None)
-    assert ann.post("And now?", conversation_id=here).json()["error"]["code"] == "busy"
-    assert ann.check(generation.task_id, here).status_code == 417
-    monkeypatch.setattr(keeping, "LOST_SECONDS", 0.0)
-    config = Config(database=assistant.database, internal_gateway_url=assistant.url("gateway"))
-
-    async def sweep() -> None:
-        async with httpx.AsyncClient(verify=False) as http:
-            await keeping.Sweeper(database, Gateway(config, http)).sweep(here)
-
-    monkeypatch.setenv("BRIDGE_TICKET_KEYS", assistant.env["BRIDGE_TICKET_KEYS"])
-    asyncio.run(sweep())
-    lost = ann.answers(here)[-1]
-    assert (lost["content"], lost["state"], lost["error"]["code"]) == ("", "failed", "lost")
-    assert ann.check(generation.task_id, here).status_code == 400
-    assert ann.ask(assistant.teach(), conversation_id=here)["assistant"]["content"] == TEXT
-
-
 def test_the_gateway_is_killed_and_comes_back(assistant: Stage, ann: Person) -> None:
     """Who reads sees a pause and nothing else: the text is the same to the byte, and so is what is stored."""
-    with ann.stream(assistant.teach(LONG, latency=20)) as stream:
+    with ann.stream(assistant.teach(LONG, latency=10)) as stream:
         thread = stream.until("thread")
         stream.until_text(30)
         with assistant.gateway.away():

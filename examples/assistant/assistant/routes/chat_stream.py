@@ -11,7 +11,8 @@ Rules
 1. An EventSource comes back by itself whenever its connection closes, with the very same URL. So each event
    has an id, `TASK_ID/CHARACTERS`, and who comes with one goes on there and asks nothing. That of the last
    event is `TASK_ID/end`: who comes with it gets 204, and comes no more.
-2. The first id comes with the head, before any model has said a word.
+2. The first id comes with the head, before any model has said a word, and with the time after which to come
+   back: browsers would wait for three seconds.
 3. A link on another site's page makes a browser send a GET with its cookies. Those that ask are refused.
 """
 
@@ -40,6 +41,7 @@ router: Final = APIRouter()
 MAX_IN_URL: Final = 2000
 """Characters of a message in a URL, which proxies cut, log and refuse when it is long."""
 END: Final = "end"
+RETRY: Final = b"retry: 1000\n"
 
 
 @router.get("/chat/stream")
@@ -100,6 +102,7 @@ async def _frames(
 ) -> AsyncGenerator[bytes, None]:
     """The stream, after the first `said` characters. Where streaming is off the text comes with its end."""
     task_id, streaming = generation.task_id, user.streaming and parts.providers.streams(generation.provider)
+    yield RETRY
     if said is None:
         yield frame("conversationId", {"conversationId": generation.conversation_id}, f"{task_id}/0")
     async with aclosing(parts.answers.follow(generation, said or 0)) as events:
