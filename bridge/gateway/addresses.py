@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
@@ -43,6 +44,8 @@ _LONGEST_TEXT: Final = 80
 _LONGEST_WALK: Final = 64
 """So many proxies no request has come through. It bounds what a header of commas costs."""
 _V6_PREFIX: Final = 64
+_REMEMBERED: Final = 4096
+"""The same few addresses come with most requests, and reading one takes longer than looking it up."""
 
 
 def parse_address(text: str) -> Address | None:
@@ -50,8 +53,11 @@ def parse_address(text: str) -> Address | None:
     they mean something to one machine only.
     """
     text = text.strip(" \t")
-    if len(text) > _LONGEST_TEXT:
-        return None
+    return None if len(text) > _LONGEST_TEXT else _parsed(text)
+
+
+@lru_cache(_REMEMBERED)
+def _parsed(text: str) -> Address | None:
     if match := _WITH_PORT.fullmatch(text):
         text = match[1] or match[2]
     try:
@@ -114,16 +120,22 @@ class Proxies(Networks):
     def reveal(self, scope: Scope) -> None:
         """Put the client's address into an ASGI scope, where all that follows looks for it."""
         peer = scope.get("client")
-        if scope["type"] != "http" or not peer or (self._hinted and not self):
+        if scope["type"] != "http" or not peer:
             return
-        if self.holds(parse_address(peer[0])):
+        if self and self.holds(parse_address(peer[0])):
             scope[PEER] = peer[0]
-        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED_FOR]
-        if forwarded and not self._hinted:
-            self._hint(parse_address(peer[0]))
-        client = self.client(peer[0], forwarded)
+        client = self.sender(peer[0], scope["headers"])
         if client != peer[0]:
             scope["client"] = (client, 0)
+
+    def sender(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """The client's address, of a request that came from `peer` with all these headers."""
+        if self._hinted and not self:
+            return peer
+        forwarded = [value.decode("latin-1") for name, value in headers if name == _FORWARDED_FOR]
+        if forwarded and not self._hinted:
+            self._hint(parse_address(peer))
+        return self.client(peer, forwarded)
 
     def _hint(self, peer: Address | None) -> None:
         if peer is None or self.holds(peer) or self._unlimited.holds(peer):

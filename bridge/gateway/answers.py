@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -42,6 +42,15 @@ an event stream, and stays that, whatever it looks like.
 """
 
 
+Headers = list[tuple[bytes, bytes]]
+"""As ASGI has them."""
+
+
+def lines(headers: Headers) -> bytes:
+    """Headers as they stand in a head of HTTP/1.1 (RFC 9112, 5)."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`value` as JSON."""
     return json_bytes(dumps(value), status, headers)
@@ -68,13 +77,13 @@ def error_body(message: str, code: str) -> bytes:
     return dumps({"error": {"code": code, "message": message}})
 
 
-async def on_invalid_input(_: Request, error: Exception) -> Response:
+def invalid_input(error: Exception) -> Response:
     """The client sent something that can never be accepted."""
     codes: dict[type[Exception], str] = {InvalidTaskId: "bad_task_id", InvalidPosition: "bad_position"}
     return error_answer(400, str(error), codes.get(type(error)))
 
 
-async def on_access_error(_: Request, error: Exception) -> Response:
+def access_error(error: Exception) -> Response:
     """Nobody is let in without credentials, nor while nobody can tell whether they are right."""
     if isinstance(error, Unauthenticated):
         # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
@@ -82,7 +91,7 @@ async def on_access_error(_: Request, error: Exception) -> Response:
     return error_answer(503, str(error), "auth_unavailable")
 
 
-async def on_upstream_error(_: Request, error: Exception) -> Response:
+def upstream_error(error: Exception) -> Response:
     """The app that a request is handed to. What went wrong exactly is for the log."""
     if isinstance(error, UpstreamTooSlow):
         return error_answer(504, "The app behind this gateway does not answer.", "upstream_timeout")
@@ -91,36 +100,44 @@ async def on_upstream_error(_: Request, error: Exception) -> Response:
     return error_answer(502, "The app behind this gateway can't be reached.", "upstream_unreachable")
 
 
-async def on_too_many(_: Request, error: Exception) -> Response:
+def too_many(error: Exception) -> Response:
     """Over a limit; the client isn't told which, only when to come back."""
     assert isinstance(error, TooMany)
     return error_answer(429, str(error), "too_many", {"retry-after": str(error.retry_seconds)})
 
 
-async def on_store_error(_: Request, error: Exception) -> Response:
+def store_error(error: Exception) -> Response:
     """Redis is away, or refuses. What it said exactly is for the log, not for clients."""
     if isinstance(error, StoreUnavailable):
         return error_answer(503, "The gateway can't reach Redis. Try again shortly.", "redis_away")
     return error_answer(500, "The gateway can't read this task.", "store_error")
 
 
-async def on_http_error(_: Request, error: Exception) -> Response:
+def http_error(error: Exception) -> Response:
     """Unknown paths, wrong methods."""
     assert isinstance(error, HTTPException)
     return error_answer(error.status_code, str(error.detail), headers=error.headers)
 
 
-async def on_bug(_: Request, __: Exception) -> Response:
+def bug(_: Exception) -> Response:
     """A bug of ours; the traceback goes to the log."""
     return error_answer(500, "The gateway made a mistake; its log says more.")
 
 
+def _handler(make: Callable[[Exception], Response]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handle(_: Request, error: Exception) -> Response:
+        return make(error)
+
+    return handle
+
+
 HANDLERS: Final[dict[Any, Any]] = {
-    InvalidInput: on_invalid_input,
-    AccessError: on_access_error,
-    UpstreamError: on_upstream_error,
-    TooMany: on_too_many,
-    StoreError: on_store_error,
-    HTTPException: on_http_error,
-    Exception: on_bug,
+    InvalidInput: _handler(invalid_input),
+    AccessError: _handler(access_error),
+    UpstreamError: _handler(upstream_error),
+    TooMany: _handler(too_many),
+    StoreError: _handler(store_error),
+    HTTPException: _handler(http_error),
+    Exception: _handler(bug),
 }
+"""As Starlette wants them; plain functions would each be called in a thread."""

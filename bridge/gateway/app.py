@@ -73,7 +73,7 @@ class Gateway(Starlette):
         self.connections = Connections(settings)
         self.metrics = Metrics(lambda: self.hub, self.gate, self.connections)
         self.report_keys = ReportKeys(settings)
-        self._proxies = Proxies(settings.trusted_proxies, settings.unlimited_addresses)
+        self.proxies = Proxies(settings.trusted_proxies, settings.unlimited_addresses)
         self.upstream = self._behind() if settings.upstream else None
 
         @asynccontextmanager
@@ -100,7 +100,7 @@ class Gateway(Starlette):
 
         async def begin(scope: Scope, receive: Receive, send: Send) -> None:
             hide_ticket(scope)
-            self._proxies.reveal(scope)
+            self.proxies.reveal(scope)
             later: list[Callable[[Send], Awaitable[None]]] = []
             scope[_LATER] = later
             await app(scope, receive, send)

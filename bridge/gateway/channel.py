@@ -91,6 +91,11 @@ class Channel(Reads):
         return self._content.json()
 
     @property
+    def heads(self) -> dict[int, bytes]:
+        """What polls keep of their answers' heads, by status; emptied whenever the view changes."""
+        return self._content.heads
+
+    @property
     def size(self) -> int:
         """About how many bytes of memory it takes: the view and the history."""
         return self._history.bytes + self._history.size + self._content.size

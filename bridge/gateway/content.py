@@ -29,6 +29,10 @@ class Content:
     def __init__(self, task_id: str) -> None:
         self.view = View(task_id)
         """Up to what was read. After `read` it is all."""
+        self.heads: dict[int, bytes] = {}
+        """The heads of answers that show the view, by status. Whoever makes one keeps it here: it is good as
+        long as the view is.
+        """
         self._unread: list[Entry] = []
         self._json: bytes | None = None
 
@@ -51,6 +55,7 @@ class Content:
     def extend(self, entries: Sequence[Entry]) -> bool:
         """Take in the events that come next. False: as `read`."""
         self._json = None
+        self.heads.clear()
         self._unread += entries
         if len(self._unread) >= _MOST_UNREAD:
             return self.read()

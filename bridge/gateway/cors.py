@@ -17,9 +17,10 @@ from __future__ import annotations
 from typing import Final
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridge.gateway.answers import NOSNIFF
+from bridge.gateway.answers import NOSNIFF, Headers, lines
+from bridge.gateway.at_once import at_once
 from bridge.settings import Settings
 
 _METHODS: Final = ("GET", "HEAD", "POST")
@@ -43,3 +44,40 @@ def with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
     # It answers preflights itself.
     middleware.preflight_headers |= NOSNIFF
     return middleware
+
+
+class Added:
+    """What CORS adds to the head of an answer, for who writes heads without an application around. The
+    middleware itself is asked, once for each origin that is allowed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._origins = [origin.encode() for origin in settings.origins]
+        self._lines = {origin: lines(_added(settings, origin)) for origin in (None, *self._origins)}
+
+    def to(self, origin: bytes | None) -> bytes | None:
+        """The lines for a request with this `Origin`. None: it isn't listed; let the middleware see it."""
+        if not self._origins:
+            return b""
+        return self._lines.get(b"*" if origin is not None and b"*" in self._origins else origin)
+
+
+def _added(settings: Settings, origin: bytes | None) -> Headers:
+    found: Headers = []
+
+    async def empty(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def keep(message: Message) -> None:
+        found.extend(message["headers"])
+
+    async def ask() -> None:
+        headers = [] if origin is None else [(b"origin", origin)]
+        scope = {"type": "http", "method": "GET", "headers": headers}
+        await with_cors(empty, settings)(scope, nothing, keep)
+
+    at_once(ask())
+    return found

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,6 +31,8 @@ from bridge.gateway.answers import error_answer
 from bridge.settings import Settings
 
 _PORT: Final = re.compile(r":[0-9]*$")
+_REMEMBERED: Final = 64
+"""A machine has few names, and the same one comes with each request."""
 _REFUSAL: Final = (
     "This gateway shows every task to whoever is on its machine, and this is no name of that machine. Say who"
     " may see them (BRIDGE_AUTH), or --insecure if whoever gets here may."
@@ -38,17 +41,32 @@ _REFUSAL: Final = (
 
 def only_this_machine(app: ASGIApp, settings: Settings) -> ASGIApp:
     """The application behind rule 1, where the settings trust this machine; else the application itself."""
-    if settings.auth != "none" or settings.insecure or not checks.is_loopback(settings.host):
+    strange = strangers(settings)
+    if strange is None:
         return app
-    own = socket.gethostname()
 
     # No coroutine of its own: each stream would keep it for as long as it is open.
     def begin(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "http" or not may_be_strange(_host(scope), own):
+        if scope["type"] != "http" or not strange(_host(scope)):
             return app(scope, receive, send)
         return error_answer(421, _REFUSAL, "wrong_host")(scope, receive, send)
 
     return begin
+
+
+def strangers(settings: Settings) -> Callable[[bytes], bool] | None:
+    """Tells of a `Host` header whether it is refused. None: none is, as the settings don't trust whoever is
+    on this machine.
+    """
+    if settings.auth != "none" or settings.insecure or not checks.is_loopback(settings.host):
+        return None
+    own = socket.gethostname()
+
+    @lru_cache(_REMEMBERED)
+    def strange(host: bytes) -> bool:
+        return may_be_strange(host.decode("latin-1").strip(), own)
+
+    return strange
 
 
 def may_be_strange(host: str, own: str) -> bool:
@@ -59,6 +77,5 @@ def may_be_strange(host: str, own: str) -> bool:
     return "." in name and not name.endswith(".localhost") and name != own.lower()
 
 
-def _host(scope: Scope) -> str:
-    hosts = (value for name, value in scope["headers"] if name == b"host")
-    return next(hosts, b"").decode("latin-1").strip()
+def _host(scope: Scope) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"host"), b"")

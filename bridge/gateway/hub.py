@@ -143,7 +143,7 @@ class Hub:
     def leave(self, channel: Channel, follower: Follower) -> None:
         """One that came leaves."""
         channel.followers.discard(follower)
-        channel.idle_since = monotonic()
+        self.touch(channel)
         self.observer.left(channel.task_id)
         self._open -= 1
         if not self._open:
@@ -156,11 +156,10 @@ class Hub:
         just be quicker: the log is read first.
         Raises `StoreUnavailable` when Redis doesn't answer, `StoreError` when this task can't be read.
         """
-        channel.read_all()  # what can't be read is then read from the log
+        if self._is_fresh(channel, seen):
+            return
         doubtful = self._audit.doubtful
         ahead = channel.loaded and seen > channel.position
-        if channel.loaded and not (doubtful or ahead or channel.reading or channel.read_due):
-            return
         # In health a read that has already begun is as good as one of our own: what it lacks is on its way.
         number = channel.want_read() if doubtful or ahead else channel.reads_begun + channel.read_due
         poll.read_awaited = number
@@ -173,6 +172,27 @@ class Hub:
                     await poll.changed()
         except TimeoutError:
             raise StoreUnavailable("Redis doesn't answer") from None
+
+    def at_hand(self, task_id: str, seen: Position = START) -> Channel | None:
+        """The channel of a task for which `fresh` wouldn't wait; None where there is none, or it would. Who
+        answers from it says so with `touch`.
+        """
+        channel = self._channels.get(task_id)
+        if channel is None or self.draining or not self.running:
+            return None
+        return channel if self._is_fresh(channel, seen) else None
+
+    def touch(self, channel: Channel) -> None:
+        """Somebody has read a channel without following it: it lingers from now on."""
+        channel.idle_since = monotonic()
+
+    def _is_fresh(self, channel: Channel, seen: Position) -> bool:
+        channel.read_all()  # what can't be read is then read from the log
+        return (
+            channel.loaded
+            and seen <= channel.position
+            and not (self._audit.doubtful or channel.reading or channel.read_due)
+        )
 
     def channel(self, task_id: str) -> Channel | None:
         """What is in memory of a task, if anything."""

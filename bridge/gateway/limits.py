@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Final, Literal
 
@@ -67,6 +68,8 @@ _FULL: Final = {
 }
 _MAX_WINDOWS: Final = 100_000
 """Some 30 MB."""
+_ADDRESSES: Final = 4096
+"""So many of the latest addresses are known without reading them: that takes longer than all the rest."""
 
 
 class Windows(Storage):
@@ -139,7 +142,7 @@ class Connections:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._unlimited = Networks(f"{settings.unlimited_addresses} {settings.trusted_proxies}")
+        self._limited = _limits_of(f"{settings.unlimited_addresses} {settings.trusted_proxies}")
         self._open: Counter[str] = Counter()
         self.all = 0
         self.refused: Counter[str] = Counter()
@@ -147,7 +150,7 @@ class Connections:
     def enter(self, address: str) -> str | None:
         """Take a place for a connection from there: what to give to `leave`. None: there is none."""
         settings = self._settings
-        whose = _limited(address, self._unlimited)
+        whose = self._limited(address)
         if _full(self.all, settings.max_connections):
             self.refused["max_connections"] += 1
             return None
@@ -172,7 +175,7 @@ class Gate:
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._unlimited = Networks(settings.unlimited_addresses)
+        self._limited = _limits_of(settings.unlimited_addresses)
         self._limiter = FixedWindowRateLimiter(Windows(clock=clock))
         self._rates: dict[Kind, tuple[str, RateLimitItem | None]] = {
             "stream": ("new_streams_per_second", _item("stream", settings.new_streams_per_second)),
@@ -192,7 +195,7 @@ class Gate:
         limit, item = self._rates[kind]
         if item is None:
             return
-        who = _limited(address, self._unlimited)
+        who = self._limited(address)
         if not who or self._limiter.hit(item, who):
             return
         self.refused[limit] += 1
@@ -205,7 +208,7 @@ class Gate:
         """
         settings = self._settings
         places = {("max_streams", ""): settings.max_streams}
-        if who := _limited(address, self._unlimited):
+        if who := self._limited(address):
             places["max_streams_per_address", who] = settings.max_streams_per_address
         if visitor.principal != ANYBODY.principal:
             places["max_streams_per_principal", visitor.principal] = settings.max_streams_per_principal
@@ -248,7 +251,12 @@ class Places:
         self._gate.give_back(self._places)
 
 
-def _limited(address: str, unlimited: Networks) -> str:
+def _limits_of(unlimited: str) -> Callable[[str], str]:
+    """`_limited`, which remembers the addresses that come again and again."""
+    return lru_cache(_ADDRESSES)(partial(_limited, Networks(unlimited)))
+
+
+def _limited(unlimited: Networks, address: str) -> str:
     """Whom limits per address count; empty for nobody. A server that isn't ours may know no addresses."""
     parsed = parse_address(address)
     return "" if parsed is None or unlimited.holds(parsed) else machine(parsed)

@@ -5,6 +5,9 @@
   connection. uvicorn itself closes in order, which waits for the client to take what is buffered: one that
   takes nothing would be kept for ever, with its buffer. That goes, too, for one that doesn't take the rest of
   its answer.
+- A poll that can be answered from memory is (`quick.py`), as soon as it is read: there is no cycle of
+  uvicorn's for it, and no task. Only one of each read, so that who sends many at once waits as everybody
+  does, and only where nothing is under way on the connection and its client takes what it was sent.
 - `BARE` in the scope keeps an answer free of headers of ours, where it is somebody else's.
 - Requests that are no HTTP are refused in the shape of all our errors.
 - Nobody fills the memory with a head or a body that never ends, nor holds a connection by sending slowly. A
@@ -41,6 +44,7 @@ from bridge.gateway.answers import error_body
 from bridge.gateway.auth.reports import ReportKeys
 from bridge.gateway.connection import BARE, EXTENSION
 from bridge.gateway.limits import Connections
+from bridge.gateway.quick import Quick
 from bridge.settings import Settings
 
 _LAST_WORDS_SECONDS: Final = 2.0
@@ -71,11 +75,13 @@ class GatewayProtocol(HttpToolsProtocol):
     settings: Settings
     limit: Connections
     report_keys: ReportKeys
+    quick: Quick | None
     """All are set by `protocol_with`, the same for all connections of a server."""
 
     # Instances share the keys of their dicts up to thirty; without slots each would be a KB larger.
     __slots__ = (
         "_answered",
+        "_answered_at_once",
         "_begun",
         "_body_bytes",
         "_clock",
@@ -88,6 +94,7 @@ class GatewayProtocol(HttpToolsProtocol):
         "_place",
         "_refused",
         "_tell",
+        "_was_quick",
         "last_answers",
     )
 
@@ -115,6 +122,10 @@ class GatewayProtocol(HttpToolsProtocol):
         """Of the request that was begun last. What uvicorn calls `cycle` may still wait behind it."""
         self._tell: Callable[[], None] | None = None
         self._gone = False
+        self._answered_at_once = False
+        """The request that is being read."""
+        self._was_quick = False
+        """Whether there was such a one in what is being read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Somebody connected."""
@@ -144,6 +155,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         before, parts = self._part, self._parts
         self._part_bytes += len(data)
+        self._was_quick = False
         super().data_received(data)
         if self._over():
             return
@@ -188,6 +200,8 @@ class GatewayProtocol(HttpToolsProtocol):
             len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         ):
             return
+        if self._answer_at_once():
+            return
         self._is_report = self.parser.get_method() == b"POST" and self.report_keys.admit(self.headers)
         super().on_headers_complete()
         if self.settings.upstream:
@@ -197,6 +211,28 @@ class GatewayProtocol(HttpToolsProtocol):
         self._enter("body")
         if self.last_answers:
             self.close_after_answer()
+
+    def _answer_at_once(self) -> bool:
+        """Whether the request that has just been read is a poll that is answered with that."""
+        if self.quick is None or self._was_quick or self._answering or self.last_answers:
+            return False
+        parser = self.parser
+        if (
+            parser.get_method() != b"GET"
+            or parser.get_http_version() != "1.1"
+            or not parser.should_keep_alive()
+            or parser.should_upgrade()
+            or self.flow.write_paused
+            or self.transport.is_closing()
+        ):
+            return False
+        peer = self.client[0] if self.client is not None else ""
+        answer = self.quick.answer(self.url, self.headers, peer, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self.transport.writelines(answer)
+        self._answered_at_once = self._was_quick = True
+        return True
 
     def _head_is_large(self, size: int) -> bool:
         if size > self.settings.max_head_bytes:
@@ -225,7 +261,10 @@ class GatewayProtocol(HttpToolsProtocol):
         """All of a request has come."""
         self._enter(None)
         self._begun = False
-        if not self._refused:
+        if self._answered_at_once:
+            self._answered_at_once = False
+            self.on_response_complete()
+        elif not self._refused:
             super().on_message_complete()
 
     def _over(self) -> bool:
@@ -391,11 +430,14 @@ def _bare(weak_cycle: weakref.ref[RequestResponseCycle]) -> None:
         cycle.default_headers = []
 
 
-def protocol_with(settings: Settings, connections: Connections) -> type[GatewayProtocol]:
+def protocol_with(
+    settings: Settings, connections: Connections, quick: Quick | None = None
+) -> type[GatewayProtocol]:
     """The protocol for one server; uvicorn makes its instances itself."""
     members: dict[str, Any] = {
         "settings": settings,
         "limit": connections,
         "report_keys": ReportKeys(settings),
+        "quick": quick,
     }
     return type("GatewayProtocol", (GatewayProtocol,), members)

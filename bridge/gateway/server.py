@@ -26,6 +26,7 @@ from bridge.gateway.auth import refuse_open_door
 from bridge.gateway.files import make_room
 from bridge.gateway.hosts import only_this_machine
 from bridge.gateway.protocol import GatewayProtocol, protocol_with
+from bridge.gateway.quick import Quick
 from bridge.settings import Settings
 
 log = logging.getLogger("bridge.gateway")
@@ -48,7 +49,7 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         self._ready = ready
         self.listener = listen(gateway.settings)
-        self._protocol = protocol_with(gateway.settings, gateway.connections)
+        self._protocol = protocol_with(gateway.settings, gateway.connections, Quick.of(gateway))
         super().__init__(
             uvicorn.Config(
                 only_this_machine(gateway, gateway.settings),

@@ -90,17 +90,24 @@ async def status(hub: Hub, visitor: Visitor, task_id: str, request: Request) -> 
         if wait:
             base = known if after is None else poll.position
             await _wait(visitor, channel, poll, base, wait, request)
-        _check_seen(visitor, channel)
+        check_seen(visitor, channel)
         if known != channel.position and after is not None:
             body = dumps(await _since(visitor, channel, poll))
             return json_bytes(body, headers=_headers(hub, channel))
-        headers = _headers(hub, channel)
-        if known == channel.position:
-            return Response(status_code=304, headers=headers)
-        return json_bytes(channel.view_json(), headers=headers)
+        return unchanged(hub, channel) if known == channel.position else whole(hub, channel)
 
 
-def _check_seen(visitor: Visitor, channel: Channel) -> None:
+def whole(hub: Hub, channel: Channel) -> Response:
+    """The view as it is."""
+    return json_bytes(channel.view_json(), headers=_headers(hub, channel))
+
+
+def unchanged(hub: Hub, channel: Channel) -> Response:
+    """To a client that has it already."""
+    return Response(status_code=304, headers=_headers(hub, channel))
+
+
+def check_seen(visitor: Visitor, channel: Channel) -> None:
     """Raise HTTPException 404. To be called after every `await`: whose a task is may have changed."""
     if not visitor.may_see(channel.owner):
         raise HTTPException(404, "There is no such task.")
@@ -160,7 +167,7 @@ async def _since(visitor: Visitor, channel: Channel, poll: PollFollower) -> dict
         async with asyncio.timeout(ANSWER_SECONDS):
             while (answer := channel.since(poll)) is None:
                 await poll.changed()
-                _check_seen(visitor, channel)
+                check_seen(visitor, channel)
     except TimeoutError:
         raise StoreUnavailable("Redis doesn't answer") from None
     entries, restarted = answer

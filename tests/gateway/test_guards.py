@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -21,7 +21,8 @@ from bridge import entries as entries_module
 from bridge.codec import dumps
 from bridge.entries import Entry
 from bridge.events import Event
-from bridge.gateway import stream, wire
+from bridge.gateway import quick, stream, wire
+from bridge.gateway.protocol import GatewayProtocol
 from bridge.gateway.wire import native
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
@@ -236,6 +237,36 @@ def test_an_unchanged_view_is_encoded_once(
         for _ in range(20):
             gateway.get(STATUS)
         assert len(calls) == 1
+
+
+def test_a_hot_poll_begins_nothing(redis_url: str, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request of ASGI, and so no task; nothing is encoded but a head, once per change and status."""
+    begun: list[object] = []
+    made: list[object] = []
+
+    def counting(made: list[object], real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            made.append(arguments)
+            return real(*arguments)
+
+        return call
+
+    monkeypatch.setattr(
+        GatewayProtocol, "_start_asgi_task", counting(begun, GatewayProtocol._start_asgi_task)
+    )
+    for name in ("whole", "unchanged"):
+        monkeypatch.setattr(quick, name, counting(made, getattr(quick, name)))
+    writer.open()
+    with running(redis_url, linger_seconds=1000.0) as gateway:
+        tag = gateway.get(STATUS).headers["etag"]
+        assert len(begun) == 1
+        for _ in range(10):
+            assert gateway.get(STATUS).status_code == 200
+            assert gateway.get(STATUS, headers={"If-None-Match": tag}).status_code == 304
+        assert (len(begun), len(made)) == (1, 2)
+        writer.text("x")
+        eventually(lambda: gateway.get(STATUS).json()["text"] == "x")
+        assert (len(begun), len(made)) == (1, 3)
 
 
 def test_a_follower_that_joins_a_live_task_costs_no_redis(writer: Writer) -> None:

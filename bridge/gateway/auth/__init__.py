@@ -29,10 +29,10 @@ from starlette.requests import HTTPConnection
 
 from bridge import checks
 from bridge.errors import AuthUnavailable, SettingsError, Unauthenticated
-from bridge.gateway.auth.visitor import ANYBODY, QUERY, Action, Judge, Question, Visitor, hide_ticket
+from bridge.gateway.auth.visitor import ANYBODY, QUERY, TICKET, Action, Judge, Question, Visitor, hide_ticket
 from bridge.settings import Settings
 
-__all__ = ["QUERY", "Action", "Door", "Visitor", "hide_ticket", "refuse_open_door"]
+__all__ = ["QUERY", "TICKET", "Action", "Door", "Visitor", "hide_ticket", "refuse_open_door"]
 
 _NEEDED: Final = "Credentials are needed."
 _NOT_VALID: Final = "The credentials are not valid, or not any more."
@@ -54,6 +54,11 @@ class Door:
             for judge in self._judges:
                 await stack.enter_async_context(judge.open())
             yield
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody may have to be asked. Else `enter` returns without waiting for anything."""
+        return any(judge.waits for judge in self._judges)
 
     async def enter(self, request: HTTPConnection, task_id: str, action: Action) -> Visitor:
         """As whom a request comes that wants to do this with that task.

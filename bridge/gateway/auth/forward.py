@@ -58,6 +58,8 @@ class Forward:
         self._answers: OrderedDict[bytes, tuple[float, Visitor | None]] = OrderedDict()
         self._well = True
 
+    waits: Final = True
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Hold connections to the app."""

@@ -62,6 +62,11 @@ class Tokens:
                 " for tokens of your own"
             )
 
+    @property
+    def waits(self) -> bool:
+        """Only for keys that are published."""
+        return self._published is not None
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Hold the connection to where keys are published, if they are."""

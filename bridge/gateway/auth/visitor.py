@@ -90,6 +90,10 @@ class Question:
 class Judge(Protocol):
     """One way to decide."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether it may have to ask somebody. Else `judge` returns without waiting for anything."""
+
     def open(self) -> AbstractAsyncContextManager[None]:
         """Entered as long as it may be asked."""
 
