@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
@@ -19,6 +20,10 @@ from tests.tools import require_tool
 # A shell that starts us in the background makes us ignore SIGINT, and every program that a test starts would
 # inherit that. What has a handler here begins there with the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# By default an example that takes 200 ms fails. On a busy machine that says nothing about what is tested.
+hypothesis.settings.register_profile("bridge", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("bridge")
 
 
 @pytest.hookimpl(tryfirst=True)

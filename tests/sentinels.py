@@ -13,8 +13,8 @@ from typing import Any, Self
 import redis
 
 from bridge.store import embedded
-from bridge.store.embedded import HOST, free_port
-from tests.servers import RedisProcess
+from bridge.store.embedded import HOST
+from tests.servers import RedisProcess, free_port
 from tests.tools import require_tool
 from tests.waiting import eventually
 

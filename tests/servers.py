@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +16,41 @@ from typing import Self
 import redis
 from fakeredis import TcpFakeServer
 
-from bridge.store.embedded import HOST, EmbeddedServer, free_port
+from bridge.store.embedded import HOST, EmbeddedServer
 from bridge.store.scripts import SCRIPTS
 from tests.waiting import eventually
 
 __all__ = ["RedisProcess", "fake_redis", "free_port", "keys_without_ttl"]
+
+_PORTS = range(11_000, 20_000)
+"""Below those that systems and the embedded server choose from; and browsers refuse port 10080."""
+
+
+def _turns() -> Iterator[int]:
+    """The ports of this process, each again only after all others. Those of its run share them out."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = _PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+    begin = random.randrange(len(own))  # another run may be on this machine
+    return itertools.cycle([*own[begin:], *own[:begin]])
+
+
+_turn = _turns()
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on, and that no other test is given: who has it may stop its
+    server for a while, or want nobody to be there.
+    """
+    for port in itertools.islice(_turn, 100):
+        with socket.socket() as probe:
+            # As servers do it: connections in TIME_WAIT don't keep the port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("a hundred ports in a row are in use")
 
 
 class RedisProcess:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import redis
 from _pytest.outcomes import Failed, Skipped
 
-from tests.servers import keys_without_ttl
+from tests.servers import _turns, free_port, keys_without_ttl
 from tests.tools import require_tool
 from tests.waiting import eventually, eventually_async
 
@@ -74,6 +75,17 @@ def test_a_key_without_ttl_is_seen(server: str, request: pytest.FixtureRequest) 
         assert keys_without_ttl(url) == ["immortal"]
         client.delete("immortal")
     assert keys_without_ttl(url) == []
+
+
+def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in one process of the run nor in two of them."""
+    assert len({free_port() for _ in range(100)}) == 100
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "2")
+    given: list[int] = []
+    for worker in ("gw0", "gw1"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        given += islice(_turns(), 4500)
+    assert len(set(given)) == 9000
 
 
 def test_every_test_finds_an_empty_server(redis_client: redis.Redis, redis_binary: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.store.embedded import free_port
 from tests.gateway.running import running
 from tests.processes import environ
+from tests.servers import free_port
 from tests.waiting import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

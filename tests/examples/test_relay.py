@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from bridge.settings import Settings
-from bridge.store.embedded import free_port
 from tests.processes import environ
+from tests.servers import free_port
 from tests.sources.llm.servers import FIXTURES, TEXT, Process, aimock
 from tests.waiting import eventually
 from tests.worker.logs import call, end_of, read_view

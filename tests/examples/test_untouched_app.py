@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from bridge.client import Client
-from bridge.store.embedded import free_port
 from tests.processes import environ, program
+from tests.servers import free_port
 from tests.waiting import eventually
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "untouched-app"

@@ -10,8 +10,8 @@ import redis
 import bridge
 from bridge import report_progress
 from bridge.settings import Settings
-from bridge.store.embedded import free_port
 from bridge.worker import process
+from tests.servers import free_port
 from tests.waiting import eventually
 from tests.worker.conftest import brisk
 from tests.worker.logs import call, end_of, read_view

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 
 from bridge.sources.llm import Anthropic, Azure, Gemini, Ollama, OpenAI, Provider
-from bridge.store.embedded import free_port
 from tests.processes import environ
+from tests.servers import free_port
 from tests.tools import require_tool
 from tests.waiting import eventually
 

@@ -15,7 +15,7 @@ from bridge.events import Chunk, Data, End, Event, Progress
 from bridge.sources.llm import FailoverChain, Gemini, Model, OpenAI, Request, Whole
 from bridge.sources.llm import chain as module
 from bridge.sources.llm.errors import MESSAGES, Failure
-from bridge.store.embedded import free_port
+from tests.servers import free_port
 from tests.sources.llm.recordings import OPENAI, chunk, sse
 from tests.sources.llm.scripted import JSON, Answer, provider
 from tests.waiting import eventually_async

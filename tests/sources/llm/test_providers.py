@@ -17,7 +17,7 @@ from bridge.events import Chunk, Data, End
 from bridge.sources.llm import Anthropic, Azure, Gemini, Limits, Ollama, OpenAI, Provider, Request
 from bridge.sources.llm import http as module
 from bridge.sources.llm.providers import LONGEST_DETAIL
-from bridge.store.embedded import free_port
+from tests.servers import free_port
 from tests.sources.llm.recordings import ANTHROPIC, GEMINI, OLLAMA, OPENAI, Recording, chunk, sse
 from tests.sources.llm.scripted import JSON, Answer, ask, provider
 from tests.waiting import eventually_async, go_on_for

@@ -17,8 +17,8 @@ from bridge.events import Chunk, Data, End
 from bridge.settings import Settings
 from bridge.sources.llm import Anthropic, FailoverChain, Limits, OpenAI, Provider, Request, Whole
 from bridge.sources.relay import relay
-from bridge.store.embedded import free_port
 from bridge.worker import process
+from tests.servers import free_port
 from tests.sources.llm.scripted import ask
 from tests.sources.llm.servers import (
     CALL,

@@ -24,13 +24,12 @@ import bridge
 from bridge import current_task, report_progress
 from bridge.events import End
 from bridge.settings import Settings
-from bridge.store.embedded import free_port
 from bridge.view import View
 from bridge.worker import process
 from bridge.worker.adapters.celery import _Adapter, install
 from tests.gateway.running import running
 from tests.processes import environ
-from tests.servers import RedisProcess, keys_without_ttl
+from tests.servers import RedisProcess, free_port, keys_without_ttl
 from tests.waiting import eventually
 from tests.worker.adapters.celery_app import WORDS, make_app
 from tests.worker.adapters.workers import ROOT, WorkerProcess, worker

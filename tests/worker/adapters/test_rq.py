@@ -17,12 +17,11 @@ from rq.job import JobStatus
 import bridge
 from bridge.events import End
 from bridge.settings import Settings
-from bridge.store.embedded import free_port
 from bridge.view import View
 from bridge.worker import process
 from bridge.worker.adapters.rq import Job, Queue, SimpleWorker
 from tests.gateway.running import running
-from tests.servers import RedisProcess, keys_without_ttl
+from tests.servers import RedisProcess, free_port, keys_without_ttl
 from tests.waiting import eventually
 from tests.worker.adapters import rq_jobs
 from tests.worker.adapters.rq_jobs import WORDS
