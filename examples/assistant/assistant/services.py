@@ -7,7 +7,7 @@ from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from assistant import accounts
 from assistant.accounts import User
@@ -24,6 +24,8 @@ COOKIE: Final = "session"
 MAX_BODY_BYTES: Final = 256 * 1024
 
 Body = TypeVar("Body", bound=BaseModel)
+Id = Annotated[int, Field(gt=0, lt=2**63)]
+"""A row's, as clients name it: SQLite knows no larger one."""
 
 
 @dataclass(frozen=True, slots=True)

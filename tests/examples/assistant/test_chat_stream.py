@@ -12,6 +12,7 @@ import pytest
 from tests.examples.assistant.people import Person
 from tests.examples.assistant.stage import TEXT, Stage
 from tests.tools import JS, require_tool
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("node", "aimock")
 
@@ -82,6 +83,31 @@ def test_it_breaks_off(assistant: Stage, ann: Person) -> None:
     assert (message["content"], message["partial"]) == (stream.text, True)
 
 
+def test_streaming_is_off(assistant: Stage, ann: Person) -> None:
+    """The text then comes with the end, and in it."""
+    conversation_id = here(assistant, ann)
+    assert ann.http.patch("/me", json={"streaming": False}).is_success
+    with ann.chat(conversationId=conversation_id, message=assistant.teach()) as stream:
+        complete = stream.until("complete")
+    assert stream.names == ["conversationId", "complete"]
+    assert complete["content"] == TEXT
+
+
+def test_storing_fails(assistant: Stage, ann: Person) -> None:
+    """The end says so, and has the whole text but no id; whoever comes later finds it stored."""
+    conversation_id = here(assistant, ann)
+    with assistant.storing_fails():
+        with ann.chat(conversationId=conversation_id, message=assistant.teach()) as stream:
+            complete = stream.until("complete")
+    assert (complete["persistFailed"], complete["messageId"], complete["content"]) == (True, None, TEXT)
+    task_id = stream.last_event_id.partition("/")[0]
+    eventually(lambda: len(assistant.stored(conversation_id)) == 2)
+    with ann.chat(generation=task_id) as stream:
+        complete = stream.until("complete")
+    assert "persistFailed" not in complete
+    assert complete["messageId"] == ann.answers(conversation_id)[-1]["id"]
+
+
 def test_who_comes_back_asks_nothing_again(assistant: Stage, ann: Person) -> None:
     """With the last id the same request goes on where it was, and gets 204 when there is nothing more."""
     question = assistant.teach(LONG, latency=10)
@@ -124,43 +150,44 @@ def test_an_eventsource_whose_server_is_killed(assistant: Stage, ann: Person) ->
     assert len(assistant.asked(question)) == 1
 
 
-@pytest.mark.parametrize(
-    "last",
-    ["nonsense", "nobody/1-1", "/", "%00", "é", "x" * 3000],
-)
-def test_an_id_that_is_none(assistant: Stage, ann: Person, last: str) -> None:
-    """It never asks: a position of nobody's is refused."""
-    question = assistant.teach()
-    asked = {"conversationId": here(assistant, ann), "message": question}
-    headers = {"Last-Event-ID": last.encode()}
-    answer = ann.http.get("/chat/stream", params=asked, headers=headers)  # type: ignore[arg-type]  # httpx takes bytes for one value
-    assert 400 <= answer.status_code < 500
-    assert set(answer.json()) == {"error"}
-    assert assistant.asked(question) == []
+def test_an_id_that_is_none(assistant: Stage, ann: Person) -> None:
+    """It never asks: a place that is nobody's, or none in an answer, is refused."""
+    answer = ann.ask(assistant.teach())
+    task_id = answer["assistant"]["task_id"]
+    asked = {"conversationId": answer["thread"]["id"], "message": "Why?"}
+    for last in (*("nonsense", "nobody/1", "/", "%00", "é", "x" * 3000), *_no_places(task_id)):
+        headers = {b"Last-Event-ID": last.encode()}
+        refused = ann.http.get("/chat/stream", params=asked, headers=headers)
+        assert refused.status_code in (400, 404), last
+        assert set(refused.json()) == {"error"}
+    assert len(ann.conversation(answer["thread"]["id"])["messages"]) == 2
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_another_site_can_not_ask(assistant: Stage, ann: Person, site: str) -> None:
+def _no_places(task_id: str) -> list[str]:
+    return [task_id, *(f"{task_id}/{place}" for place in ("", "-1", "1-1", "end/", "²", "9" * 5000))]
+
+
+def test_another_site_can_not_ask(assistant: Stage, ann: Person) -> None:
     """A GET that asks is refused where the browser says that another site's page makes it."""
-    question = assistant.teach()
-    asked = {"conversationId": here(assistant, ann), "message": question}
-    answer = ann.http.get("/chat/stream", params=asked, headers={"Sec-Fetch-Site": site})
-    assert answer.status_code == 403
-    assert assistant.asked(question) == []
+    conversation_id = here(assistant, ann)
+    asked = {"conversationId": conversation_id, "message": "Why?"}
+    for site in ("cross-site", "same-site"):
+        answer = ann.http.get("/chat/stream", params=asked, headers={"Sec-Fetch-Site": site})
+        assert answer.status_code == 403
+    assert len(ann.conversation(conversation_id)["messages"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("params", "status"),
-    [
-        ({}, 422),
-        ({"message": ""}, 422),
-        ({"conversationId": "x", "message": "Why?"}, 422),
-        ({"conversationId": 10**12, "message": "Why?"}, 404),
-        ({"generation": "nobody"}, 404),
-    ],
-)
-def test_what_can_not_be_streamed(ann: Person, params: dict[str, Any], status: int) -> None:
+def test_what_can_not_be_streamed(ann: Person) -> None:
     """It is refused with a status, which ends an EventSource, and in the one form of errors."""
-    answer = ann.http.get("/chat/stream", params=params)
-    assert answer.status_code == status
-    assert set(answer.json()) == {"error"}
+    for params, status in (
+        ({}, 422),
+        ({"message": " "}, 422),
+        ({"conversationId": "x", "message": "Why?"}, 422),
+        ({"conversationId": str(10**12), "message": "Why?"}, 404),
+        ({"conversationId": "9" * 30, "message": "Why?"}, 422),
+        ({"generation": "nobody"}, 404),
+    ):
+        answer = ann.http.get("/chat/stream", params=params)
+        assert answer.status_code == status, params
+        assert set(answer.json()) == {"error"}
+    assert ann.http.get("/conversations").json() == []

@@ -155,6 +155,7 @@ def test_what_is_not_known(assistant: Stage, ann: Person) -> None:
     eventually(lambda: ann.check(task_id, here).status_code == 200)
     assert ann.check("nobody", here).status_code == 404
     assert ann.check(task_id, 10**12).status_code == 404
+    assert ann.check(task_id, 10**30).status_code == 422
     assert ann.check("%2e%2e", here).status_code == 404
     assert ann.http.get("/check_generation").status_code in (400, 422)
     ann.http.cookies.clear()

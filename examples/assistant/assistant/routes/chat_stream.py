@@ -33,7 +33,7 @@ from assistant.asking import Question
 from assistant.conversations import Generation
 from assistant.errors import Refused
 from assistant.routes.messages import ask, broken_off
-from assistant.services import LoggedIn, Parts, Services
+from assistant.services import Id, LoggedIn, Parts, Services
 from assistant.sse import frame, stream
 
 router: Final = APIRouter()
@@ -50,7 +50,7 @@ async def get(
     user: LoggedIn,
     parts: Parts,
     message: str | None = None,
-    conversation_id: Annotated[int | None, Query(alias="conversationId")] = None,
+    conversation_id: Annotated[Id | None, Query(alias="conversationId")] = None,
     task_id: Annotated[str | None, Query(alias="generation")] = None,
 ) -> Response:
     """Go on, read, or ask: whichever the request means, in this order."""

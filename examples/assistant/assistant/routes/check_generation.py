@@ -25,7 +25,7 @@ from assistant.conversations import Generation, Message
 from assistant.database import seconds_ago
 from assistant.errors import Refused
 from assistant.keeping import ASK_SECONDS, ENDED
-from assistant.services import LoggedIn, Parts, Services
+from assistant.services import Id, LoggedIn, Parts, Services
 from bridge.errors import ClientError
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ SLOW_SECONDS: Final = 60.0
 @router.get("/check_generation")
 async def check(
     task_id: Annotated[str, Query(alias="taskId")],
-    conversation_id: Annotated[int, Query(alias="sessionId")],
+    conversation_id: Annotated[Id, Query(alias="sessionId")],
     user: LoggedIn,
     parts: Parts,
 ) -> JSONResponse:

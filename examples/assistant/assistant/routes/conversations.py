@@ -11,7 +11,7 @@ from assistant import conversations
 from assistant.accounts import User
 from assistant.conversations import Conversation, Generation
 from assistant.errors import Refused
-from assistant.services import LoggedIn, Parts, Services
+from assistant.services import Id, LoggedIn, Parts, Services
 from bridge.errors import ClientError, TaskNotFound
 
 router: Final = APIRouter()
@@ -25,7 +25,7 @@ def list_all(user: LoggedIn, parts: Parts) -> list[Conversation]:
 
 
 @router.get("/conversations/{conversation_id}")
-async def open_one(conversation_id: int, user: LoggedIn, parts: Parts) -> dict[str, Any]:
+async def open_one(conversation_id: Id, user: LoggedIn, parts: Parts) -> dict[str, Any]:
     """What was said, and what is being written."""
     seen = await run_in_threadpool(_look, parts, user, conversation_id)
     if seen["running"]:

@@ -22,7 +22,7 @@ from assistant.answers import Away, Event, Finished, Piece
 from assistant.asking import Asked, Question
 from assistant.errors import Refused
 from assistant.routes.conversations import described
-from assistant.services import LoggedIn, Parts, Services, read
+from assistant.services import Id, LoggedIn, Parts, Services, read
 from assistant.sse import frame, stream
 
 router: Final = APIRouter()
@@ -36,7 +36,7 @@ class Posted(BaseModel):
     """A message, and where it goes."""
 
     content: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-    conversation_id: int | None = None
+    conversation_id: Id | None = None
     provider: str | None = None
 
 
