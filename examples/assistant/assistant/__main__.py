@@ -67,7 +67,7 @@ def add_user(database: Database, name: str) -> None:
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     if len(password) < 8:
         sys.exit("A password has at least 8 characters.")
-    with database.connection() as db:
+    with database.transaction() as db:
         accounts.set_password(db, name, password)
 
 
@@ -146,7 +146,7 @@ def _process(
 def _demo_password(database: Database, name: str) -> str:
     """A user's new password, which holds until the next start."""
     password = secrets.token_urlsafe(6)
-    with database.connection() as db:
+    with database.transaction() as db:
         accounts.set_password(db, name, password)
     return password
 

@@ -13,6 +13,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Final
 
 import httpx
@@ -95,7 +96,8 @@ def _refused(_: Request, raised: Exception) -> Response:
 
 def _http(_: Request, raised: Exception) -> Response:
     assert isinstance(raised, HTTPException)
-    return error(raised.status_code, "http", str(raised.detail), raised.headers)
+    code = HTTPStatus(raised.status_code).phrase.lower().replace(" ", "_")
+    return error(raised.status_code, code, str(raised.detail), raised.headers)
 
 
 def _invalid(_: Request, raised: Exception) -> Response:

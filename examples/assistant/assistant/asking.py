@@ -10,7 +10,8 @@ Rules
    stored, and what it is to do it reads from the database, by its own task's id.
 4. What can't be sent is kept as failed, so that the user sees it and may ask again. Should the message have
    got through after all, the worker finds that nobody waits for it.
-5. If this process dies between storing and sending, the sweeper finds a task that nobody knows.
+5. If this process dies between storing and sending, the sweeper finds a task that nobody knows. One that was
+   announced and not published looks like one that waits: its user may stop it.
 """
 
 from __future__ import annotations
