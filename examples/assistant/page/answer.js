@@ -6,14 +6,16 @@
 //    from the application: what stays in the bubble is what the database has.
 // 2. The loop of clients that know no streams asks /check_generation every two seconds. It is the whole way
 //    with streaming off; it goes on in place of a stream for as long as the gateway or its bridge.js can't be
-//    reached; and behind a stream's end it fetches the message.
+//    reached; and behind a stream's end it fetches the message. Beside a stream it looks now and then, too:
+//    one that is dead without a word must not hide that the answer is there.
 // 3. An answer knows nothing of what is on the screen. It tells its owner that it has changed, and that is
 //    all: so the user can read another conversation meanwhile, and nothing lands in the wrong bubble.
-// 4. To let go of an answer stops nothing. Only `cancel` does.
+// 4. Only `cancel` stops an answer. Who leaves finds it finished.
 
 import { Refusal, get, post, request } from "./api.js";
 
 const POLL_MS = 2000;
+const LOOK_MS = 15_000; // how often to ask beside a stream
 const LOAD_MS = 5000; // how long its bridge.js may take
 const TICKET_MS = 60_000; // how old a ticket may be when a connection is made with it
 const ENDS = ["succeeded", "failed", "cancelled"];
@@ -47,7 +49,7 @@ export class Answer {
   constructor(generation, changed) {
     this.#generation = generation;
     this.#changed = changed;
-    this.#ticket = { text: generation.ticket, since: performance.now() };
+    this.#ticket = { text: generation.ticket, since: Date.now() };
     this.state = generation.state ?? "queued";
   }
 
@@ -69,20 +71,15 @@ export class Answer {
   async run() {
     if (this.#generation.events) this.#stream();
     try {
-      while (!this.#closed && !this.settled) {
-        if (!this.#streams) await this.#check();
-        if (!this.#closed && !this.settled) await this.#pause();
+      if (this.#streams) await this.#pause();
+      while (!this.settled) {
+        await this.#check();
+        if (!this.settled) await this.#pause();
       }
     } finally {
-      this.close();
+      this.#closed = true;
+      this.#following?.close();
     }
-  }
-
-  /** Let go of it. */
-  close() {
-    this.#closed = true;
-    this.#following?.close();
-    this.#wake();
   }
 
   /** Ask the worker to stop. Throws a Refusal. */
@@ -103,14 +100,11 @@ export class Answer {
     this.#changed(this);
   }
 
-  /** Wait until it is time to ask: in two seconds, or when the stream ends or breaks. */
+  /** Wait until it is time to ask: after a while, or when the stream ends or breaks. */
   #pause() {
     return new Promise((resolve) => {
-      const timer = this.#streams ? null : setTimeout(resolve, POLL_MS);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
+      this.#wake = resolve;
+      setTimeout(resolve, this.#streams ? LOOK_MS : POLL_MS);
     });
   }
 
@@ -143,7 +137,7 @@ export class Answer {
   #switch(streams) {
     this.#streams = streams;
     this.#tell({ interrupted: !streams });
-    this.#wake();
+    if (!streams) this.#wake();
   }
 
   /** Why it failed, if it did, is for the application to say. */
@@ -153,10 +147,10 @@ export class Answer {
 
   /** Tickets run out, and a connection that is lost late needs a new one. */
   async #freshTicket() {
-    if (performance.now() - this.#ticket.since > TICKET_MS) {
+    if (Date.now() - this.#ticket.since > TICKET_MS) {
       const { running } = await this.#conversation().catch(() => ({ running: [] }));
       const text = running.find(({ task_id }) => task_id === this.taskId)?.ticket;
-      if (text) this.#ticket = { text, since: performance.now() };
+      if (text) this.#ticket = { text, since: Date.now() };
     }
     return this.#ticket.text;
   }

@@ -68,9 +68,9 @@ export class Bubble {
 /** The sentence below an answer that isn't in the database yet. */
 function progressOf({ running, error, unsaved, stopping, unreachable, interrupted, slow }) {
   if (error) return `Not finished: ${error.message}`;
+  if (unreachable) return "The server can’t be reached. Trying again …";
   if (!running) return unsaved ? "Not saved yet. It was kept, and will be saved soon." : "";
   if (stopping) return "Stopping …";
-  if (unreachable) return "The server can’t be reached. Trying again …";
   if (interrupted) return "The stream is interrupted. Asking every two seconds meanwhile.";
   return slow ? "Waiting for a free worker …" : "";
 }
