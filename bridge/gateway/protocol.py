@@ -43,6 +43,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from bridge.gateway.answers import error_body
 from bridge.gateway.auth.reports import ReportKeys
 from bridge.gateway.connection import BARE, EXTENSION
+from bridge.gateway.flow import Flag, Flow, Pipeline
 from bridge.gateway.limits import Connections
 from bridge.gateway.quick import Quick
 from bridge.settings import Settings
@@ -101,6 +102,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Called by uvicorn's server, with what its protocols take."""
         super().__init__(*args, **kwargs)
+        self.pipeline = Pipeline()  # type: ignore[assignment] # a list that does what uvicorn asks of a deque
         self.last_answers = False
         """Set when the server goes away: each connection is closed after the answer under way, or the next
         one. A client that is told to come back would else come back over the same one, to the same gateway.
@@ -130,6 +132,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Somebody connected."""
         super().connection_made(transport)
+        self.flow = Flow(transport)
         self._place = self.limit.enter(self.client[0] if self.client is not None else "")
         if self._place is None:
             self._refused = True
@@ -204,6 +207,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._is_report = self.parser.get_method() == b"POST" and self.report_keys.admit(self.headers)
         super().on_headers_complete()
+        self.cycle.message_event = Flag()  # type: ignore[assignment] # as an event
         if self.settings.upstream:
             # A weak reference: the cycle holds the scope.
             bare = partial(_bare, weakref.ref(self.cycle))
