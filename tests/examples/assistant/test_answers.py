@@ -18,7 +18,7 @@ pytestmark = pytest.mark.needs("node", "aimock")
 
 def test_tokens_land_as_they_come(assistant: Stage, ann: Person) -> None:
     """The first text is there before the answer is stored, and `done` is the row of the database."""
-    with ann.stream(assistant.teach(latency=10)) as stream:
+    with ann.stream(assistant.teach(latency=30)) as stream:
         assert stream.response.headers["content-type"] == "text/event-stream"
         assert stream.response.headers["cache-control"] == "no-store"
         thread = stream.until("thread")
@@ -195,7 +195,7 @@ def test_the_user_leaves(assistant: Stage, ann: Person) -> None:
 
 def test_the_user_stops_it(assistant: Stage, ann: Person) -> None:
     """What had come is stored and marked, and the model is not read any longer."""
-    text = TEXT * 20
+    text = TEXT * 100
     with ann.stream(assistant.teach(text, latency=10)) as stream:
         thread = stream.until("thread")
         stream.until_text(10)

@@ -28,7 +28,7 @@ def here(assistant: Stage, person: Person) -> Any:
 def test_asked_with_get(assistant: Stage, ann: Person) -> None:
     """The conversation, the tokens as they come, and at last what the stored message says of itself."""
     conversation_id = here(assistant, ann)
-    with ann.chat(conversationId=conversation_id, message=assistant.teach(latency=10)) as stream:
+    with ann.chat(conversationId=conversation_id, message=assistant.teach(latency=30)) as stream:
         assert stream.response.headers["content-type"] == "text/event-stream"
         stream.until_text()
         assert len(ann.answers(conversation_id)) == 1
@@ -128,7 +128,7 @@ def test_who_comes_back_asks_nothing_again(assistant: Stage, ann: Person) -> Non
 @pytest.mark.needs("eventsource")
 def test_an_eventsource_whose_server_is_killed(assistant: Stage, ann: Person) -> None:
     """It comes back by itself to the new one, and ends with the whole text, asked once."""
-    question = assistant.teach(LONG, latency=15)
+    question = assistant.teach(LONG, latency=20)
     asked = {"conversationId": here(assistant, ann), "message": question}
     url = f"{assistant.url('web')}/chat/stream?{urlencode(asked)}"
     command = [str(require_tool("node")), "chat.js", url, ann.cookie]

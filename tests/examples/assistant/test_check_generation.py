@@ -18,12 +18,14 @@ pytestmark = pytest.mark.needs("node", "aimock")
 
 SCHEDULED, RUNNING, SUCCEEDED, FAILED, CANCELLED = 1, 2, 3, 4, 5
 LONG = TEXT * 2
+ENDLESS = TEXT * 100
+"""More than is ever written: it is stopped before."""
 
 
 def test_a_client_that_knows_only_polling(assistant: Stage, ann: Person) -> None:
     """Its loop ends with the stored message; meanwhile each answer was "not yet", with more of the text."""
     command = [str(require_tool("node")), "poll.js", assistant.url("web"), ann.cookie]
-    question = assistant.teach(latency=20)
+    question = assistant.teach(latency=40)
     said = subprocess.run(
         [*command, question, "100"], cwd=JS, capture_output=True, text=True, timeout=30, check=True
     ).stdout
@@ -75,18 +77,25 @@ def test_nobody_has_begun(assistant: Stage, ann: Person) -> None:
 
 def test_one_is_at_it(assistant: Stage, ann: Person) -> None:
     """Before the first text there is none; after that there is the text so far, never a bit of it."""
-    task = waits(ann, assistant.teach(streamingProfile={"ttft": 700, "tps": 200}))
+    silent = waits(ann, assistant.teach(streamingProfile={"ttft": 60_000, "tps": 1}))
+    task = waits(ann, assistant.teach(ENDLESS, latency=20))
+    running = {"task_status": RUNNING, "slow_pickup": False}
+    eventually(lambda: ann.check(*silent).json()["task_status"] == RUNNING)
+    assert reads(ann.check(*silent)) == (417, {**running, "task_output": None})
 
-    def running() -> dict[str, Any]:
-        body: dict[str, Any] = ann.check(*task).json()
-        assert body["task_status"] == RUNNING
-        return body
+    def output(length: int) -> str:
+        status, body = reads(ann.check(*task))
+        found = (body.pop("task_output", None) or {"output": ""})["output"]
+        assert (status, body, len(found) > length) == (417, running, True)
+        return str(found)
 
-    assert eventually(running) == {"task_status": RUNNING, "slow_pickup": False, "task_output": None}
-    output = eventually(lambda: running()["task_output"])
-    assert list(output) == ["output"]
-    assert TEXT.startswith(output["output"])
-    assert ended(ann, task).status_code == 200
+    some = eventually(lambda: output(0))
+    more = eventually(lambda: output(len(some)))
+    assert more.startswith(some)
+    assert ENDLESS.startswith(more)
+    for one in (silent, task):
+        ann.cancel(one[0])
+        ended(ann, one)
 
 
 def test_it_succeeded_and_is_not_stored(assistant: Stage, ann: Person) -> None:
@@ -116,7 +125,7 @@ def test_it_failed(assistant: Stage, ann: Person) -> None:
 
 def test_it_was_stopped(assistant: Stage, ann: Person) -> None:
     """400 as well, with the other number."""
-    task = waits(ann, assistant.teach(LONG, latency=20))
+    task = waits(ann, assistant.teach(ENDLESS, latency=20))
     eventually(lambda: ann.check(*task).json().get("task_output"))
     ann.cancel(task[0])
     answer = ended(ann, task)
@@ -139,7 +148,7 @@ def test_the_gateway_is_away(assistant: Stage, ann: Person) -> None:
     """It says what the database knows: that it runs, then the message."""
     done = waits(ann, assistant.teach())
     eventually(lambda: ann.check(*done).status_code == 200)
-    task = waits(ann, assistant.teach(LONG, latency=10))
+    task = waits(ann, assistant.teach(LONG, latency=20))
     eventually(lambda: ann.check(*task).json().get("task_output"))
     with assistant.gateway.away():
         status, body = reads(ann.check(*task))

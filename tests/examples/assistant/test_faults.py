@@ -17,7 +17,8 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.needs("node", "aimock")
 
 LONG = TEXT * 4
-"""More than is ever read where somebody is killed mid-answer."""
+ENDLESS = TEXT * 100
+"""More than is ever written where nobody is left to write it."""
 
 
 def stored(assistant: Stage, person: Person, conversation_id: object) -> dict[str, Any]:
@@ -29,12 +30,12 @@ def stored(assistant: Stage, person: Person, conversation_id: object) -> dict[st
 
 def test_the_provider_hangs_up(assistant: Stage, ann: Person) -> None:
     """The stream ends with an error that holds what had come, and that is stored as partial."""
-    with ann.stream(assistant.teach(LONG, latency=10, disconnectAfterMs=300)) as stream:
+    with ann.stream(assistant.teach(ENDLESS, latency=10, disconnectAfterMs=300)) as stream:
         error = stream.until("error")
         thread = dict(stream.seen)["thread"]
     assert error["code"] == "interrupted"
     assert error["content"] == stream.text != ""
-    assert LONG.startswith(stream.text)
+    assert ENDLESS.startswith(stream.text)
     message = stored(assistant, ann, thread["id"])
     assert (message["content"], message["partial"], message["state"]) == (stream.text, True, "failed")
     assert message["error"]["code"] == "interrupted"
@@ -43,18 +44,18 @@ def test_the_provider_hangs_up(assistant: Stage, ann: Person) -> None:
 
 def test_the_provider_hangs_up_on_one_who_waits(assistant: Stage, ann: Person) -> None:
     """Who asked for JSON gets a 502, and the partial answer as it is stored."""
-    answer = ann.post(assistant.teach(LONG, latency=10, disconnectAfterMs=300))
+    answer = ann.post(assistant.teach(ENDLESS, latency=10, disconnectAfterMs=300))
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "interrupted")
     (conversation,) = ann.http.get("/conversations").json()
     message = stored(assistant, ann, conversation["id"])
     assert answer.json()["assistant"] == message
     assert message["partial"]
-    assert LONG.startswith(message["content"])
+    assert ENDLESS.startswith(message["content"])
 
 
 def test_the_provider_is_killed(assistant: Stage, ann: Person) -> None:
     """It is no other than if it had hung up; the next question is answered as soon as it is back."""
-    question = assistant.teach(LONG, provider="anthropic", latency=20)
+    question = assistant.teach(ENDLESS, provider="anthropic", latency=20)
     with ann.stream(question, provider="anthropic") as stream:
         thread = stream.until("thread")
         stream.until_text(30)
@@ -70,7 +71,7 @@ def test_the_provider_is_killed(assistant: Stage, ann: Person) -> None:
 
 def test_a_child_of_the_worker_is_killed(assistant: Stage, ann: Person) -> None:
     """Its parent says so; what the bridge has is stored, and nobody is asked again."""
-    question = assistant.teach(LONG, latency=20)
+    question = assistant.teach(ENDLESS, latency=20)
     with ann.stream(question) as stream:
         thread = stream.until("thread")
         stream.until_text(30)
@@ -88,7 +89,7 @@ def test_a_child_of_the_worker_is_killed(assistant: Stage, ann: Person) -> None:
 
 def test_the_whole_worker_is_killed(assistant: Stage, ann: Person, bob: Person) -> None:
     """Its leases run out; what the bridge has is stored while no worker is there, watched or not."""
-    questions = [assistant.teach(LONG, latency=20) for _ in range(2)]
+    questions = [assistant.teach(ENDLESS, latency=20) for _ in range(2)]
     unwatched = bob.ask_later(questions[0])
     with ann.stream(questions[1]) as stream:
         thread = stream.until("thread")
@@ -104,14 +105,14 @@ def test_the_whole_worker_is_killed(assistant: Stage, ann: Person, bob: Person) 
     for message in (seen, unseen):
         assert (message["partial"], message["state"]) == (True, "failed")
         assert message["error"]["code"] == "worker_lost"
-        assert LONG.startswith(message["content"])
-        assert 0 < len(message["content"]) < len(LONG)
+        assert ENDLESS.startswith(message["content"])
+        assert 0 < len(message["content"]) < len(ENDLESS)
     assert [len(assistant.asked(question)) for question in questions] == [1, 1]
 
 
 def test_a_worker_that_was_given_up_comes_back(assistant: Stage, ann: Person) -> None:
     """The partial answer that was stored in its absence makes way for the whole one, in its place."""
-    later = ann.ask_later(assistant.teach(LONG, latency=10))
+    later = ann.ask_later(assistant.teach(LONG, latency=15))
     eventually(lambda: ann.text_so_far(later))
     with assistant.worker.frozen():
         partial = stored(assistant, ann, later["conversation_id"])
@@ -181,7 +182,7 @@ def test_storing_fails_for_one_who_waits(assistant: Stage, ann: Person) -> None:
 
 def test_the_database_is_locked_for_a_while(assistant: Stage, ann: Person) -> None:
     """An answer that ends meanwhile is stored when the lock is gone, and nobody hears of a failure."""
-    with ann.stream(assistant.teach(latency=10)) as stream:
+    with ann.stream(assistant.teach(latency=30)) as stream:
         thread = stream.until("thread")
         stream.until_text()
         with assistant.locked():
@@ -194,7 +195,7 @@ def test_the_database_is_locked_for_a_while(assistant: Stage, ann: Person) -> No
 
 def test_the_web_app_is_killed(assistant: Stage, ann: Person) -> None:
     """The reader's connection breaks; the answer is finished and stored without the app."""
-    with ann.stream(assistant.teach(latency=20)) as stream:
+    with ann.stream(assistant.teach(latency=30)) as stream:
         thread = stream.until("thread")
         stream.until_text()
         with assistant.web.away():
