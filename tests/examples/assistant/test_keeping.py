@@ -8,14 +8,11 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 from assistant import keeping
 from assistant.asking import Asked
-from assistant.gateway import Gateway
-from assistant.keeping import LOST, Answer, Sweeper
+from assistant.keeping import LOST, Answer
 
-import bridge
 from bridge.errors import GatewayUnavailable
 from tests.examples.assistant.backstage import Backstage
 from tests.examples.assistant.behind import Behind
@@ -161,13 +158,13 @@ async def test_a_task_that_is_announced_late(
     assert stage.generation(asked.generation.task_id).state == "running"
 
 
-async def test_the_gateway_is_away(stage: Backstage, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_gateway_is_away(
+    stage: Backstage, asked: Asked, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is lost then, however long it takes."""
     monkeypatch.setattr(keeping, "LOST_SECONDS", 0.0)
-    bridge.configure(ticket_keys="k" * 32)
-    async with httpx.AsyncClient() as http:
-        sweeper = Sweeper(stage.database, Gateway(stage.config, http))
-        with pytest.raises(GatewayUnavailable):
-            await sweeper.settle(asked.generation)
-        await sweeper.sweep()
+    behind.running.stop()
+    with pytest.raises(GatewayUnavailable):
+        await behind.sweeper.settle(asked.generation)
+    await behind.sweeper.sweep()
     assert stage.generation(asked.generation.task_id).state == "running"
