@@ -4,6 +4,8 @@ What it promises:
 
 - Each turn sends what is due, the oldest first, in one pipeline of at most `ROUND_JOBS` tasks and about
   `ROUND_BYTES`, and then looks again. So what is due first needn't wait until all the others are packed.
+- Where several tasks are busy it lets their reports gather for a millisecond: a turn costs worker, Redis and
+  gateways more than an event does, and with a turn for each two or three that is most of what they do.
 - Nothing that goes wrong in it reaches the work. An error of its own is logged, and it goes on.
 - While Redis is away it retries with growing, jittered pauses; what was without an answer is sent again.
 - After an end or an announcement it waits briefly for a replica, before it forgets what it sent: nobody else
@@ -40,6 +42,9 @@ log = logging.getLogger(__name__)
 
 ROUND_BYTES: Final = 4 * 1024 * 1024
 ROUND_JOBS: Final = 100
+GATHER_SECONDS: Final = 0.001
+GATHER_JOBS: Final = 3
+"""A turn that carried at least so many is followed by another soon. A task that is alone waits for nobody."""
 MAX_LEAVING: Final = 1000
 MAX_LEAVING_BYTES: Final = 256 * 1024 * 1024
 MAX_CREATIONS: Final = 1000
@@ -79,6 +84,7 @@ class Pump:
         self._tick = count()
         self._flushes: list[_Flush] = []
         self._stopped = False
+        self._busy = False
         self._generation = 0
         self._failures = 0
         self._pause_until = -math.inf
@@ -166,6 +172,10 @@ class Pump:
         self._writer.disconnect()
 
     def _turn(self) -> None:
+        if self._busy:
+            # Not by waiting for the inbox, which would wake up for each report.
+            self._busy = False
+            time.sleep(GATHER_SECONDS)
         self._receive(self._next_time())
         now = time.monotonic()
         if now >= self._pause_until:
@@ -237,6 +247,8 @@ class Pump:
         self._writer.look()
         self._moved()
         work = self._collect(now)
+        # After a full turn there is more to send already.
+        self._busy = GATHER_JOBS <= len(work) < ROUND_JOBS
         flat = [call for _, calls in work for call in calls]
         try:
             replies = self._writer.send(flat) if flat else []

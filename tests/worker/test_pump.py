@@ -167,6 +167,25 @@ def test_few_writes_for_many_tasks(
     pump._writer.disconnect()
 
 
+def test_busy_tasks_share_turns(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guard: what follows a turn of several tasks gathers first; a task alone never waits, nor a crowd."""
+    pauses: list[float] = []
+    monkeypatch.setattr("bridge.worker.pump.time.sleep", pauses.append)
+    pump = Pump(settings.with_(cancel_check_seconds=60, lease_seconds=600))
+    paused = []
+    for round_, tasks in enumerate((1, module.GATHER_JOBS, 1, 1, module.ROUND_JOBS, 1)):
+        for number in range(tasks):
+            buffer = Buffer(1000, 1000)
+            buffer.add_text("x", "text")
+            pump._inbox.put(Attempt(f"t{round_}-{number}", pump.settings, buffer))
+        pump._turn()
+        paused.append(len(pauses))
+    assert paused == [0, 0, 1, 1, 1, 1]
+    pump._writer.disconnect()
+
+
 def test_forgotten_scripts_are_loaded_again(settings: Settings, redis_client: redis.Redis) -> None:
     """A script cache that is flushed under a living connection costs a round trip, nothing else."""
     with bridge.task("t"):

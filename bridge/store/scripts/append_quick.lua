@@ -17,23 +17,24 @@ do
   for i = 9, #ARGV, 2 do added = added + #ARGV[i] end
 
   if token == ARGV[4] and token ~= '' and state == 'running' and epoch and attempt and batch and seq and bytes and chunk_at
-    and ARGV[5] == num(batch + 1) and added > 0 and added <= SMALL and bytes + added <= tonumber(ARGV[7]) then
+    and tonumber(ARGV[5]) == batch + 1 and added > 0 and added <= SMALL and bytes + added <= tonumber(ARGV[7]) then
     local clock = redis.call('TIME')
     local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-    local lines = {}
+    local lines, last = {}, ''
     for i = 8, #ARGV, 2 do
       local kind, data = ARGV[i], ARGV[i + 1]
       if kind ~= 'chunk' or now - chunk_at >= 1000 then
         data = string.sub(data, 1, -2) .. ',"at":' .. num(now) .. '}'
         if kind == 'chunk' then chunk_at = now end
       end
-      local id = epoch .. '-' .. num(seq + 1)
-      if not redis.call('XADD', LOG, 'NOMKSTREAM', id, 'kind', kind, 'data', data) then break end -- the log is gone
       seq, bytes = seq + 1, bytes + #data
+      last = num(seq)
+      local id = epoch .. '-' .. last
+      if not redis.call('XADD', LOG, 'NOMKSTREAM', id, 'kind', kind, 'data', data) then break end -- the log is gone
       lines[#lines + 1] = kind .. ' ' .. data
     end
     if #lines > 0 then
-      local last, moment = num(seq), num(now + tonumber(ARGV[2]))
+      local moment = num(now + tonumber(ARGV[2]))
       redis.call('HSET', TASK, 'seq', last, 'bytes', num(bytes), 'chunk_at', num(chunk_at), 'batch', ARGV[5], 'length',
         ARGV[6])
       redis.call('PEXPIREAT', TASK, moment)
