@@ -68,7 +68,6 @@ class Attempt:
 
     def __init__(self, task_id: str, settings: Settings, buffer: Buffer, place: str = "") -> None:
         self.task_id = task_id
-        self.wake_at = math.inf
         self.over = False
         self.confirmed = False
         self.begun = Latch()

@@ -15,7 +15,6 @@ class Job(Protocol):
 
     task_id: str
     over: bool
-    wake_at: float
     done: Latch
 
     @property

@@ -38,7 +38,6 @@ class Notice:
     def __init__(self, task_id: str, call: Callable[[Calls, int], Call]) -> None:
         """Raises `InvalidTaskId`."""
         self.task_id = check_task_id(task_id)
-        self.wake_at = math.inf
         self.over = False
         self.confirmed = False
         self.done = Latch()

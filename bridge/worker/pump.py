@@ -19,14 +19,12 @@ The inbox is a SimpleQueue because its `put` may be interrupted by a signal hand
 
 from __future__ import annotations
 
-import heapq
 import logging
 import math
 import random
 import threading
 import time
 from collections.abc import Sequence
-from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -35,6 +33,7 @@ from bridge.settings import Settings
 from bridge.store.scripts import Answer, Call
 from bridge.store.writer import Writer
 from bridge.urls import shown
+from bridge.worker.agenda import Agenda
 from bridge.worker.job import Job
 from bridge.worker.latch import Latch
 
@@ -80,8 +79,7 @@ class Pump:
         self._away_since: float | None = None
         # The rest belongs to the thread.
         self._jobs: dict[Job, None] = {}  # in the order in which they came
-        self._timers: list[tuple[float, int, Job]] = []
-        self._tick = count()
+        self._agenda = Agenda()
         self._flushes: list[_Flush] = []
         self._stopped = False
         self._busy = False
@@ -194,8 +192,8 @@ class Pump:
 
     def _next_time(self) -> float:
         """When something is due next."""
-        first = self._timers[0][0] if self._timers else math.inf
-        return max(first, self._pause_until) if self._timers else math.inf
+        first = self._agenda.next()
+        return max(first, self._pause_until) if first < math.inf else math.inf
 
     def _receive(self, until: float) -> None:
         """Wait for the inbox, at most until a time, and take all that is in it."""
@@ -223,18 +221,12 @@ class Pump:
             self._schedule(item)
 
     def _schedule(self, job: Job) -> None:
-        """Put a job on the timers, or off them when it is over. An entry that doesn't match is stale."""
+        """Put a job on the agenda, or off it when it is over."""
+        now = time.monotonic()
+        self._agenda.put(job, job.due(now), now)
         if job.over:
             self._jobs.pop(job, None)
             self._creations.discard(job)
-        else:
-            self._put(job, job.due(time.monotonic()))
-
-    def _put(self, job: Job, when: float) -> None:
-        if when != job.wake_at:
-            job.wake_at = when
-            if when < math.inf:
-                heapq.heappush(self._timers, (when, next(self._tick), job))
 
     def _look_at_all(self) -> None:
         for job in list(self._jobs):
@@ -242,7 +234,7 @@ class Pump:
 
     def _exchange(self, now: float) -> None:
         """Send what is due, and hand out the answers. Raises `StoreError` when that fails."""
-        if not self._timers or self._timers[0][0] > now:
+        if self._agenda.next() > now:
             return
         self._writer.look()
         self._moved()
@@ -265,17 +257,16 @@ class Pump:
                 raise refusal
         if refusals:
             self._shed()
-        self._recovered()
+        if flat:
+            self._recovered()
 
     def _collect(self, now: float) -> list[tuple[Job, list[Call]]]:
-        """Take the jobs that are due from the timers, with what they send. Not more than fits a turn."""
+        """Take the jobs that are due from the agenda, with what they send. Not more than fits a turn."""
         work: list[tuple[Job, list[Call]]] = []
         size = 0
-        while self._timers and self._timers[0][0] <= now and size < ROUND_BYTES and len(work) < ROUND_JOBS:
-            when, _, job = heapq.heappop(self._timers)
-            if job.over or when != job.wake_at:
+        while size < ROUND_BYTES and len(work) < ROUND_JOBS and (job := self._agenda.take(now)):
+            if job.over:
                 continue
-            job.wake_at = math.inf
             try:
                 calls = job.next_calls(self._writer.calls, self._writer.generation, now)
             except Exception:
@@ -322,7 +313,7 @@ class Pump:
         self._generation = self._writer.generation
         for job in list(self._jobs):
             # Also those that have nothing to send: they have something to repair.
-            self._put(job, -math.inf)
+            self._agenda.put(job, -math.inf, 0)
         return True
 
     def _recovered(self) -> None:
