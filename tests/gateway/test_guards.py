@@ -6,6 +6,9 @@ Redis itself counts its commands: MONITOR names the connection that each came fr
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,16 +23,20 @@ from bridge import codec
 from bridge import entries as entries_module
 from bridge.codec import dumps
 from bridge.entries import Entry
-from bridge.events import Event
+from bridge.events import Chunk, Event, Position
 from bridge.gateway import quick, stream, wire
 from bridge.gateway.protocol import GatewayProtocol
 from bridge.gateway.wire import native
+from bridge.store.replies import _Replies
+from bridge.store.scripts import wire as as_sent
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import Viewer, watch
-from tests.gateway.writer import Writer
-from tests.waiting import eventually
+from tests.gateway.writer import LIMIT, Writer
+from tests.waiting import DEADLINE_SECONDS, eventually
 
 STATUS = "/tasks/job-1/status"
+QUIET: dict[str, Any] = {"audit_seconds": 1000.0, "probe_seconds": 1000.0, "lease_seconds": 3000.0}
+"""A gateway that audits and probes only when told to."""
 FIRST_READ = ["SUBSCRIBE", "MULTI", "TIME", "HMGET", "XRANGE", "EXISTS", "EXEC"]
 """Subscribe, then the task's hash and log in one transaction, that both belong together."""
 
@@ -77,11 +84,10 @@ class Commands:
 @contextmanager
 def counted(writer: Writer, **settings: Any) -> Iterator[tuple[Running, Commands]]:
     """A gateway that audits and probes only when told to, and the count of what it asks of Redis."""
-    quiet = {"audit_seconds": 1000.0, "probe_seconds": 1000.0, "lease_seconds": 3000.0}
     url = "redis://{host}:{port}/{db}".format(**writer.client.connection_pool.connection_kwargs)
     commands = Commands(url, writer.client)
     try:
-        with running(url, **{**quiet, **settings}) as gateway:
+        with running(url, **{**QUIET, **settings}) as gateway:
             commands.since_last()
             yield gateway, commands
     finally:
@@ -99,6 +105,32 @@ def encodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(stream, "native", counting)
     return calls
+
+
+def unread(gateway: Running) -> socket.socket:
+    """A stream that has begun, of which nothing is read any more."""
+    sock = socket.create_connection(gateway.address, timeout=DEADLINE_SECONDS)
+    sock.sendall(b"GET /tasks/job-1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n")
+    begun = b""
+    while b"event: state" not in begun:
+        begun += sock.recv(65536)
+    return sock
+
+
+def came(gateway: Running, position: Position) -> None:
+    """Wait until everybody who follows the task was given that event."""
+
+    def everybody_has_it() -> bool:
+        channel = gateway.hub.channel("job-1")
+        return channel is not None and all(each.position == position for each in channel.followers)
+
+    eventually(lambda: gateway.inside(everybody_has_it))
+
+
+def allocated() -> int:
+    """How many blocks of memory Python has given out, without what only waits to be collected."""
+    gc.collect()
+    return sys.getallocatedblocks()
 
 
 def fifty(gateway: Running) -> list[Viewer]:
@@ -177,6 +209,80 @@ def test_passing_a_chunk_on_reads_nothing_of_it(
         assert decoded == []
         assert gateway.get(STATUS).json()["text"] == "abc"
         assert decoded == ["chunk"] * 3
+        close(viewers)
+
+
+@pytest.mark.parametrize("followers", [1, 50])
+def test_a_token_leaves_a_few_objects_however_many_follow(
+    redis_url: str, writer: Writer, followers: int
+) -> None:
+    """What is kept of it is in the channel, once: its data, its number, and what holds them together."""
+    tokens = 200
+    writer.open()
+    with running(redis_url, stall_timeout_seconds=1000.0) as gateway:
+        silent = [unread(gateway) for _ in range(followers)]
+        came(gateway, writer.text("the first").position)
+        before = gateway.inside(allocated)
+        for _ in range(tokens):
+            newest = writer.text("x").position
+        came(gateway, newest)
+        assert gateway.inside(allocated) - before < 4 * tokens
+        for each in silent:
+            each.close()
+
+
+def test_messages_that_come_together_are_one_step_of_the_event_loop(
+    redis_url: str, redis_client: redis.Redis, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred that Redis sends at once are handled at once, and no task wakes up in between."""
+    pieces: list[int] = []
+    real = _Replies.data_received
+
+    def counting(replies: _Replies, data: bytes) -> None:
+        pieces.append(data.count(b"message"))
+        real(replies, data)
+
+    monkeypatch.setattr(_Replies, "data_received", counting)
+    writer.open()
+    together: Any = redis_client.pipeline(transaction=True)
+    for batch in range(1, 101):
+        call = writer.calls.append(
+            "job-1", token=writer.token, batch=batch, length=b"{}", limit=LIMIT, events=as_sent([Chunk("x")])
+        )
+        together.execute_command(*call.by_source())
+    with running(redis_url, **QUIET) as gateway, watch(gateway) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        pieces.clear()
+        together.execute()
+        viewer.text_is("x" * 100)
+        assert sum(pieces) == 100
+        assert len(pieces) <= 2
+
+
+def test_the_kernel_is_not_asked_about_streams_that_have_all(
+    redis_url: str, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a client takes what it gets matters where something was sent: asking costs a token's worth."""
+    done: list[str] = []
+    unsent, tick = GatewayProtocol.unsent, stream.StreamFollower.tick
+
+    def asking(connection: GatewayProtocol) -> int:
+        done.append("asked")
+        return unsent(connection)
+
+    def ticking(follower: stream.StreamFollower, now: float) -> None:
+        done.append("tick")
+        tick(follower, now)
+
+    monkeypatch.setattr(GatewayProtocol, "unsent", asking)
+    monkeypatch.setattr(stream.StreamFollower, "tick", ticking)
+    writer.open()
+    quick = {"linger_seconds": 0.2, "heartbeat_seconds": 1000.0, "stall_timeout_seconds": 4.0}
+    with running(redis_url, **quick) as gateway:
+        viewers = fifty(gateway)
+        writer.text("x")
+        eventually(lambda: done.count("asked") >= 50)
+        eventually(lambda: done[-1000:] == ["tick"] * 1000)
         close(viewers)
 
 
@@ -338,8 +444,8 @@ def test_a_hole_costs_one_read(writer: Writer) -> None:
 
 
 def test_an_audit_costs_two_commands_a_task(redis_url: str, writer: Writer) -> None:
-    """And two more for a whole round, the clock and the probe: two lookups per task and interval, in one
-    round trip for five hundred tasks, are the price of finding a lost last message.
+    """And two more for a round trip, the clock and the probe: two lookups per task and interval, in one round
+    trip for two hundred tasks, are the price of finding a lost last message.
     """
     tasks = 20
     writers = [Writer(redis_url, f"job-{number}").open() for number in range(tasks)]
