@@ -182,6 +182,10 @@ class Proxy:
         server = await asyncio.start_server(self._relay, "127.0.0.1", 0, backlog=4096)
         self._port = server.sockets[0].getsockname()[1]
         await self._stop.wait()
+        # A connection that was just accepted when its server is closed is never closed by Python 3.11.
+        for listener in server.sockets:
+            self._loop.remove_reader(listener.fileno())
+        await asyncio.sleep(0)
         server.close()
         self._stalling = False
         # A relay that `asyncio.run` has to cancel would be reported as an error of the loop.

@@ -159,7 +159,7 @@ class Machine(RuleBasedStateMachine):
         if model.known:
             assert (answer.state, answer.code) == (model.state, model.code)
             assert answer.cancel_requested == model.cancel
-            assert self.bench.view().text == model.text
+            assert self.bench.folded.text == model.text
 
     @rule(which=tokens, step=st.sampled_from([1, 1, 1, 0, -1, 2]), piece=pieces, lease=st.booleans())
     def report_number(self, which: str, step: int, piece: tuple[int, int], lease: bool) -> None:

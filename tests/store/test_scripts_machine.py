@@ -252,11 +252,11 @@ class Machine(RuleBasedStateMachine):
         """The script said what the table says, and left what it says."""
         model, fields = self.model, self.bench.hash()
         assert (answer.verdict, self.bench.lives) == (verdict, model.lives)
-        assert self.bench.hash().get("owner", "") == (model.owner if model.hash else "")
+        assert fields.get("owner", "") == (model.owner if model.hash else "")
         if model.known:
             assert (answer.state, answer.attempt, answer.code) == (model.state, model.attempt, model.code)
             assert (answer.cancel_requested, fields["token"]) == (model.cancel, model.token)
-            assert self.bench.view().text == model.text
+            assert self.bench.folded.text == model.text
             if model.state == "running":
                 assert answer.batch == model.batch
 
