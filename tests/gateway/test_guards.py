@@ -223,9 +223,9 @@ def test_a_token_leaves_a_few_objects_however_many_follow(
         silent = [unread(gateway) for _ in range(followers)]
         came(gateway, writer.text("the first").position)
         before = gateway.inside(allocated)
-        for _ in range(tokens):
-            newest = writer.text("x").position
-        came(gateway, newest)
+        positions = [writer.text("x").position for _ in range(tokens)]
+        came(gateway, positions.pop())
+        positions.clear()
         assert gateway.inside(allocated) - before < 4 * tokens
         for each in silent:
             each.close()
@@ -277,7 +277,7 @@ def test_the_kernel_is_not_asked_about_streams_that_have_all(
     monkeypatch.setattr(GatewayProtocol, "unsent", asking)
     monkeypatch.setattr(stream.StreamFollower, "tick", ticking)
     writer.open()
-    quick = {"linger_seconds": 0.2, "heartbeat_seconds": 1000.0, "stall_timeout_seconds": 4.0}
+    quick: dict[str, Any] = {"linger_seconds": 0.2, "heartbeat_seconds": 1000.0, "stall_timeout_seconds": 4.0}
     with running(redis_url, **quick) as gateway:
         viewers = fifty(gateway)
         writer.text("x")
