@@ -10,33 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 import bridge
 from bridge.gateway import wire
 from bridge.worker import process
 from tests.browser.places import Demo, demonstration, empty_site
-from tests.browser.windows import FLAGS, Windows
-from tests.tools import require_tool
+from tests.browser.windows import Windows, chromium, watched
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """The system's own Chromium, without a screen."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=require_tool("chromium"), args=FLAGS)
-        yield chromium
-        chromium.close()
+    """One Chromium for all."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
 def windows(browser: Browser, tmp_path: Path) -> Iterator[Windows]:
     """The test's own windows. An error in one that the test didn't expect fails it."""
-    windows = Windows(browser, tmp_path)
-    yield windows
-    errors = windows.close()
-    if errors:
-        pytest.fail("in the browser:\n" + "\n".join(errors), pytrace=False)
+    with watched(browser, tmp_path) as windows:
+        yield windows
 
 
 @pytest.fixture

@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
+from tests.tools import require_tool
 from tests.waiting import eventually
 
 FLAGS: Final = (
@@ -110,6 +114,25 @@ class Windows:
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "assert"):
             self._errors.append(f"{message.text} at {message.location['url']}")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The system's own, without a screen; as long as it is there no async test can run in this thread."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=require_tool("chromium"), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def watched(browser: Browser, folder: Path) -> Iterator[Windows]:
+    """A test's own windows. An error in one that the test didn't expect fails it."""
+    windows = Windows(browser, folder)
+    yield windows
+    errors = windows.close()
+    if errors:
+        pytest.fail("in the browser:\n" + "\n".join(errors), pytrace=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from typing import Literal
 
+import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.windows import CONTRASTS, FLAGS, Windows
+from tests.browser.windows import Windows
 from tests.examples.assistant.people import Person
-from tests.examples.assistant.screen import EXPECTED, RECORD, Screen
-from tests.examples.assistant.stage import PASSWORD, TEXT, Stage
-from tests.tools import require_tool
+from tests.examples.assistant.screen import RECORD, Screen
+from tests.examples.assistant.stage import EXAMPLE, TEXT, Stage
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("chromium", "node", "aimock")
 
+FOLDER = EXAMPLE / "page"
 LONG = "".join(f"This is sentence {number} of an answer that takes its time.\n" for number in range(6))
 HOSTILE = (
     """<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script> &lt;b&gt; **bold** ${1}"""
@@ -26,44 +23,27 @@ HOSTILE = (
 USAGE = {"prompt_tokens": 1234, "completion_tokens": 56}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's own Chromium, without a screen; while it is there no async test can run in this thread."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=require_tool("chromium"), args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def windows(browser: Browser, tmp_path: Path) -> Iterator[Windows]:
-    """The test's own windows. An error in one that the test didn't expect fails it."""
-    windows = Windows(browser, tmp_path)
-    yield windows
-    errors = windows.close()
-    if errors:
-        pytest.fail("in the browser:\n" + "\n".join(errors), pytrace=False)
-
-
-@pytest.fixture(scope="module")
-def visitor(assistant: Stage) -> Person:
-    """A user for all of these tests, each of which begins a conversation of its own."""
-    return assistant.person()
-
-
-@pytest.fixture
-def screen(windows: Windows, visitor: Person) -> Iterator[Screen]:
-    """The page in front of the visitor."""
-    screen = Screen.open(windows, visitor)
-    yield screen
-    assert screen.violations == []
-
-
 def stored(stage: Stage, conversation: int) -> list[str]:
     """The contents of the assistant's messages, from the database itself."""
     question = "SELECT content FROM messages WHERE conversation_id = ? AND role = 'assistant' ORDER BY id"
     with stage.connect() as database:
         return [row[0] for row in database.execute(question, (conversation,))]
+
+
+@pytest.mark.parametrize("file", sorted(file.name for file in FOLDER.iterdir()))
+def test_every_file_comes_under_the_policy(assistant: Stage, file: str) -> None:
+    """None runs anything inline, and none is used without asking whether it is still the newest."""
+    answer = httpx.get(f"{assistant.url('web')}/{file}")
+    assert answer.content == (FOLDER / file).read_bytes()
+    again = httpx.get(answer.url, headers={"If-None-Match": answer.headers["etag"]})
+    assert (answer.status_code, again.status_code) == (200, 304)
+    for headers in (answer.headers, again.headers):
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self' ")
+        assert "unsafe" not in policy
+        assert f"{assistant.url('gateway')}/tasks/" in policy
+        assert headers["cache-control"] == "no-cache"
+        assert headers["x-content-type-options"] == "nosniff"
 
 
 def test_an_answer_grows_in_its_bubble(assistant: Stage, screen: Screen) -> None:
@@ -253,88 +233,3 @@ def test_what_cannot_be_sent_stays_in_the_field(
     eventually(lambda: len(screen.texts) == 4)
     assert screen.texts[2] == elsewhere
     assert screen.settles() == LONG
-
-
-def test_reading_further_up(assistant: Stage, screen: Screen) -> None:
-    """Who has scrolled up stays where they are while the answer goes on, and a button leads to its end."""
-    screen.page.set_viewport_size({"width": 700, "height": 400})
-    screen.ask(assistant.teach("line\n" * 150, latency=5))
-    thread = screen.page.locator("#thread")
-    eventually(lambda: thread.evaluate("one => one.scrollTop") > 100)
-    thread.evaluate("one => one.scrollTop = 20")
-    newest = screen.page.get_by_role("button", name="Newest")
-    newest.wait_for()
-    screen.settles()
-    assert thread.evaluate("one => one.scrollTop") == 20
-    newest.click()
-    eventually(lambda: thread.evaluate("one => one.scrollHeight - one.scrollTop - one.clientHeight") < 1)
-    assert not newest.is_visible()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_small_screen(
-    assistant: Stage, windows: Windows, visitor: Person, scheme: Literal["light", "dark"]
-) -> None:
-    """Nothing is wider than the screen or too pale to be read; the list slides over the conversation, and
-    Escape puts it away without stopping the answer.
-    """
-    phone = {"width": 360, "height": 640}
-    screen = Screen.open(
-        windows, visitor, viewport=phone, color_scheme=scheme, has_touch=True, is_mobile=True
-    )
-    page = screen.page
-    text = f"{'w' * 200} https://example.com/{'x' * 100}\n" + LONG
-    screen.ask(assistant.teach(text, latency=5))
-    screen.shows(210)
-    page.get_by_role("button", name="Conversations").click()
-    assert screen.focus == "shut"
-    assert page.evaluate(CONTRASTS) == []
-    windows.shot(page, f"list-{scheme}")
-    page.keyboard.press("Escape")
-    assert screen.focus == "menu"
-    assert screen.settles() == text
-    assert page.evaluate("document.documentElement.scrollWidth") == phone["width"]
-    assert page.evaluate("document.querySelector('#thread').scrollWidth") <= phone["width"]
-    assert page.evaluate(CONTRASTS) == []
-    windows.shot(page, f"small-{scheme}")
-
-
-def test_all_by_keyboard(assistant: Stage, windows: Windows, visitor: Person) -> None:
-    """Logging in, a question of two lines, and logging out, after which also Back shows nothing of it."""
-    windows.expect(r"401 \(Unauthorized\) at http://[^/]+/(me|login)$")
-    windows.expect(EXPECTED)
-    page = windows.open(assistant.url("web"))
-    page.get_by_label("Name").wait_for()
-    page.keyboard.type(visitor.name)
-    page.keyboard.press("Tab")
-    page.keyboard.type("wrong")
-    page.keyboard.press("Enter")
-    eventually(lambda: page.locator("#login .bad").text_content())
-    page.keyboard.type(PASSWORD)
-    page.keyboard.press("Enter")
-    screen = Screen(page)
-    eventually(lambda: screen.focus == "question")
-    question = assistant.teach(TEXT)
-    page.keyboard.type("First line")
-    page.keyboard.press("Shift+Enter")
-    page.keyboard.type(question)
-    assert screen.texts == []
-    page.keyboard.press("Enter")
-    eventually(lambda: screen.settles() == TEXT)
-    assert screen.texts[0] == f"First line\n{question}"
-    conversation = screen.conversation
-    press(page, "new")
-    eventually(lambda: screen.texts == [])
-    press(page, "logout")
-    page.get_by_label("Name").wait_for()
-    page.go_back()
-    page.get_by_label("Name").wait_for()
-    assert page.url.endswith(f"#{conversation}")
-    assert "First line" not in page.evaluate("document.documentElement.textContent")
-
-
-def press(page: Page, button: str) -> None:
-    """Go back to a button by keyboard, and press it."""
-    while page.evaluate("document.activeElement.id") != button:
-        page.keyboard.press("Shift+Tab")
-    page.keyboard.press("Enter")
