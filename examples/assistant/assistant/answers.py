@@ -9,7 +9,8 @@ Rules
 3. What was said can't be taken back on these wires. Should the text begin anew (another attempt of the
    task, which nothing here starts) it says no more than the message at the end, which is whole.
 4. When the task has ended its message is in the database, or it is brought there now (`keeping`). If that
-   fails, it is shown all the same, without an id.
+   fails, it is shown all the same, without an id. What the bridge lacks of it (the worker was killed after it
+   had stored the last words, and before it could report them) is said, too.
 5. With the gateway away the database is asked again and again: the worker goes on, and stores its answer
    without us. An answer that is stored is never asked for at the gateway, which forgets it after an hour.
 6. Whoever follows may leave at any moment by closing the generator; the answer is written all the same.
@@ -89,7 +90,11 @@ class Answers:
                             yield Piece(view["text"][said:], len(view["text"]))
                             said = len(view["text"])
                         if view["state"] in ENDED:
-                            yield await self.finish(generation, view)
+                            end = await self.finish(generation, view)
+                            whole = end.message.content
+                            if len(whole) > said and view["attempt"] <= 1:
+                                yield Piece(whole[said:], len(whole))
+                            yield end
                             return
             except GatewayUnavailable as error:
                 log.info("%s can't be followed now: %s", generation.task_id, error)

@@ -121,6 +121,18 @@ async def test_who_leaves(asked: Asked, behind: Behind) -> None:
         assert task.report_progress("more")
 
 
+async def test_more_is_stored_than_reported(stage: Backstage, asked: Asked, behind: Behind) -> None:
+    """The last words of a worker that was killed before it could report them come from the database."""
+    with behind.task(asked) as task:
+        async with aclosing(behind.answers.follow(asked.generation)) as events:
+            task.report_progress(TEXT)
+            assert await anext(events) == Piece(TEXT, len(TEXT))
+            kept = keeping.keep_now(stage.database, asked.generation, Answer("succeeded", TEXT + "more"))
+            task.fail("killed", "It was killed.")
+            task.finish()
+            assert [event async for event in events] == [Piece("more", len(TEXT) + 4), Finished(kept)]
+
+
 async def test_another_attempt(stage: Backstage, asked: Asked, behind: Behind) -> None:
     """Other text than what was said is not said; the message at the end is right."""
     with behind.task(asked) as task:
