@@ -20,9 +20,9 @@ JS := tests/js
 JS_STAMP := $(JS)/node_modules/.installed
 # More options for pytest, as in: make test ARGS="-k merge -x"
 ARGS ?=
-# All tests are shared by four processes, also on two cores: most of the time they wait for servers and browsers.
-# With ARGS there is one, which keeps the order and starts sooner, unless told otherwise: make test WORKERS=4 ARGS=…
-WORKERS ?= $(if $(ARGS),0,4)
+# All tests are shared by three processes, also on two cores: most of the time they wait for servers and browsers.
+# With ARGS there is one, which keeps the order and starts sooner, unless told otherwise: make test WORKERS=3 ARGS=…
+WORKERS ?= $(if $(ARGS),0,3)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What a virtual environment or a search path of the caller's would leak into ours.

@@ -12,6 +12,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import bridge
 from tests.tools import JS
 
@@ -105,19 +107,33 @@ def test_all_is_every_other_extra() -> None:
 def test_make_alone_prints_every_target() -> None:
     """`make` explains itself: no target is hidden, and none is promised that isn't there."""
     targets = set(re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^  make (\S+)", made(), re.MULTILINE)) == targets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "processes"),
+    [([], 3), (["ARGS=-k merge -x"], 0), (["WORKERS=2"], 2), (["WORKERS=2", "ARGS=-x"], 2)],
+)
+def test_make_test_shares_all_tests_and_runs_a_choice_in_one_process(
+    arguments: list[str], processes: int
+) -> None:
+    """Unless it is told how many processes there shall be."""
+    assert f"pytest --numprocesses {processes} " in made("--dry-run", "test", *arguments)
+
+
+def made(*arguments: str) -> str:
+    """What `make` prints in this checkout."""
     # A make that runs these tests would hand its own options and targets down.
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
-    }
-    printed = subprocess.run(
-        ["make", "--no-print-directory"],
+    own = ("MAKE", "MFLAGS", "ARGS", "WORKERS")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert set(re.findall(r"^  make (\S+)", printed, re.MULTILINE)) == targets
 
 
 def test_the_wheel_holds_everything_that_is_not_python(tmp_path: Path) -> None:

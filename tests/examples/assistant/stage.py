@@ -25,10 +25,10 @@ from typing import Any, Self
 
 import httpx
 
-from bridge.store.embedded import HOST, free_port
+from bridge.store.embedded import HOST
 from tests.examples.assistant.people import Person
 from tests.processes import environ
-from tests.servers import RedisProcess, keys_without_ttl
+from tests.servers import RedisProcess, free_port, keys_without_ttl
 from tests.sources.llm.servers import aimock_command, fixture
 from tests.waiting import eventually
 
