@@ -29,20 +29,18 @@ class Batch:
 
     def frames(self, dialect: Dialect) -> bytes:
         """The bytes to send in a dialect."""
-        return self._encode(dialect)[0]
+        return (self._encoded.get(dialect) or self._encode(dialect))[0]
 
     def chunk(self, dialect: Dialect) -> bytes:
         """The same as one chunk of an HTTP/1.1 body (RFC 9112, 7.1), ready for the socket. Of a batch
         that the dialect has no word for, none: an empty chunk would be the body's end.
         """
-        return self._encode(dialect)[1]
+        return (self._encoded.get(dialect) or self._encode(dialect))[1]
 
     def _encode(self, dialect: Dialect) -> tuple[bytes, bytes]:
-        encoded = self._encoded.get(dialect)
-        if encoded is None:
-            frames = dialect(self.entries)
-            chunk = b"%x\r\n%b\r\n" % (len(frames), frames) if frames else b""
-            encoded = self._encoded[dialect] = (frames, chunk)
+        frames = dialect(self.entries)
+        chunk = b"%x\r\n%b\r\n" % (len(frames), frames) if frames else b""
+        encoded = self._encoded[dialect] = (frames, chunk)
         return encoded
 
 

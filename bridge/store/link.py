@@ -40,6 +40,7 @@ log = logging.getLogger("bridge.link")
 FIRST_BACKOFF_SECONDS: Final = 0.05
 LONGEST_BACKOFF_SECONDS: Final = 2.0
 _CHANNELS_PER_COMMAND: Final = 500
+_BROKE: Final = "a listener of the link broke in a way that it should not"
 
 
 class Listener(Protocol):
@@ -170,15 +171,18 @@ class Link:
             raise reply
         kind, channel, data = reply
         if kind == b"message":
-            self._tell(self._listener.message, channel.decode(), data)
+            try:
+                self._listener.message(channel.decode(), data)
+            except Exception:
+                log.exception(_BROKE)
         elif kind == b"subscribe":
             self._acknowledge(channel.decode())
 
-    def _tell(self, what: Callable[..., None], *args: Any) -> None:
+    def _tell(self, what: Callable[[], None]) -> None:
         try:
-            what(*args)
+            what()
         except Exception:
-            log.exception("a listener of the link broke in a way that it should not")
+            log.exception(_BROKE)
 
     def _acknowledge(self, channel: str) -> None:
         pending = self._acks.get(channel)

@@ -214,23 +214,33 @@ def parse_message(message: bytes) -> tuple[Position, list[Entry]]:
     Raises `CorruptLog` for what no script of ours publishes, as far as that can be seen from outside.
     """
     header, *lines = message.split(b"\n")
-    try:
-        last = Position.parse(header.decode())
-        epoch, first = last.epoch, last.seq - len(lines) + 1
-        if last.seq < 1 or first < 1:
-            raise CorruptLog(f"a published message that ends with {last} can't have {len(lines)} events")
-        entries = []
-        for seq, line in enumerate(lines, first):
-            name, _, data = line.partition(b" ")
-            if not (data.startswith(b"{") and data.endswith(b"}")):
-                raise CorruptLog(f"a published message has an event that is no JSON object: {line[:60]!r}")
-            kind = _KIND_NAMES.get(name) or check_kind(name.decode())
-            entries.append(Entry.unread(epoch, seq, kind, data))
-    except (InvalidPosition, InvalidEvent, UnicodeDecodeError) as error:
-        raise CorruptLog(f"a published message can't be read: {error}") from None
+    # As `Position.parse` does it, for bytes: this is done for every message.
+    before, _, after = header.partition(b"-")
+    if not (before.isdigit() and after.isdigit() and len(before) <= _DIGITS and len(after) <= _DIGITS):
+        raise CorruptLog(f"a published message can't begin with {header[:60]!r}")
+    last = Position(int(before), int(after))
+    epoch, seq = last.epoch, last.seq - len(lines)
+    if last.seq < 1 or seq < 0:
+        raise CorruptLog(f"a published message that ends with {last} can't have {len(lines)} events")
+    entries = []
+    for line in lines:
+        seq += 1
+        name, _, data = line.partition(b" ")
+        if not (data.startswith(b"{") and data.endswith(b"}")):
+            raise CorruptLog(f"a published message has an event that is no JSON object: {line[:60]!r}")
+        entries.append(Entry.unread(epoch, seq, _KIND_NAMES.get(name) or _other_kind(name), data))
     return last, entries
 
 
+def _other_kind(name: bytes) -> str:
+    """The name of a kind that this version doesn't know. Raises `CorruptLog` for what is none."""
+    try:
+        return check_kind(name.decode())
+    except (InvalidEvent, UnicodeDecodeError) as error:
+        raise CorruptLog(f"a published message can't be read: {error}") from None
+
+
+_DIGITS: Final = 16
 _KIND_NAMES: Final = {kind.encode(): kind for kind in KINDS}
 """One string for all events of a kind: they are kept."""
 
