@@ -23,8 +23,8 @@ export class Composer {
       else this.#send();
     });
     this.#field.addEventListener("keydown", (event) => {
-      // An input method takes Enter for itself.
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      // An input method takes Enter for itself; of the last one Safari says so by its code alone.
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
       event.preventDefault();
       this.#send();
     });

@@ -70,6 +70,7 @@ function newLink(id) {
 
 function paint(link, { title, running, unread }, open) {
   const sign = running ? "answering" : unread ? "new answer" : "";
+  link.title = title; // all of it, where there is no room
   set(link.querySelector(".name"), title);
   set(link.querySelector(".sign"), sign);
   link.classList.toggle("running", running);

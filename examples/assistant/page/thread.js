@@ -15,7 +15,7 @@ export class Thread {
   #answers = new Map(); // those that were on their way, by task
   #on;
 
-  /** `on.changed(thread)` after all that may be seen; `on.ended(thread, answer)`; `on.failed(error)`. */
+  /** `on.changed()` for all that is seen beyond the bubbles; `on.ended(thread, answer)`; `on.failed(error)`. */
   constructor(id, on) {
     this.id = id;
     this.#on = on;
@@ -42,7 +42,7 @@ export class Thread {
     if (this.sending) return;
     messages.forEach((message, index) => this.#put(message, index));
     for (const generation of running) this.#follow(generation);
-    this.#on.changed(this);
+    this.#on.changed();
   }
 
   /** Ask. Throws a Refusal; should something have been stored all the same, `load` shows it. */
@@ -52,7 +52,7 @@ export class Thread {
     try {
       bubble.sent(content);
       this.element.append(bubble.element);
-      this.#on.changed(this);
+      this.#on.changed();
       const question = { content, ...(this.id && { conversation_id: this.id }), ...(provider && { provider }) };
       const sent = await post("messages", question, { prefer: "respond-async" });
       this.id = sent.conversation_id;
@@ -63,7 +63,7 @@ export class Thread {
       throw error;
     } finally {
       this.sending = false;
-      this.#on.changed(this);
+      this.#on.changed();
     }
   }
 
@@ -92,9 +92,12 @@ export class Thread {
     const { task_id } = generation;
     if (this.#answers.has(task_id)) return;
     const bubble = this.#bubble(answerKey(task_id), "assistant");
+    let running = null;
     const answer = new Answer(generation, () => {
       bubble.answer(answer);
-      this.#on.changed(this);
+      // Text is the bubble's own affair.
+      if (answer.running !== running) this.#on.changed();
+      running = answer.running;
     });
     this.#answers.set(task_id, answer);
     bubble.answer(answer);

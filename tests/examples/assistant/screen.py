@@ -22,15 +22,29 @@ POLICY: Final = """
 """
 RECORD: Final = """() => {
     window.steps = [];
-    window.writes = 0;
-    new MutationObserver((records) => {
-        writes = Math.max(writes, records.filter(({ type }) => type === "characterData").length);
+    new MutationObserver(() => {
         const bubble = document.querySelector("#thread .assistant:last-child");
         if (bubble) steps.push([bubble.className, bubble.querySelector(".text").textContent]);
     }).observe(document.querySelector("#thread"), {
         attributes: true, childList: true, characterData: true, subtree: true });
 }"""
-"""From now on, what the last answer looks like after each change, and the most writes of text at once."""
+"""From now on, what the last answer looks like after each change."""
+BURST: Final = """async () => {
+    const { Bubble } = await import("./bubble.js");
+    const bubble = new Bubble("assistant");
+    const [text] = bubble.element.querySelectorAll(".text");
+    const seen = [];
+    new MutationObserver((records) => records.forEach(() => seen.push(text.textContent.length)))
+        .observe(text, { childList: true, characterData: true, subtree: true });
+    for (let length = 1; length <= 100; length++) {
+        bubble.answer({ text: "x".repeat(length), running: true, message: null, error: null });
+        await null;
+    }
+    await new Promise(requestAnimationFrame);
+    await new Promise(requestAnimationFrame);
+    return seen;
+}"""
+"""A bubble that is told a hundred times within one frame: the lengths of its text after each change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,11 @@ class Screen:
     def sign(self, conversation: int) -> str:
         """What the list says of a conversation beside its title."""
         return self._text(f"#list a[data-id='{conversation}'] .sign")
+
+    @property
+    def draft(self) -> str:
+        """What is typed and not sent."""
+        return self.page.locator("#question").input_value()
 
     @property
     def notice(self) -> str:
