@@ -47,6 +47,8 @@ GATHER_JOBS: Final = 3
 MAX_LEAVING: Final = 1000
 MAX_LEAVING_BYTES: Final = 256 * 1024 * 1024
 MAX_CREATIONS: Final = 1000
+_LAST_WORDS: Final = frozenset({"close", "create", "cancel", "conclude"})
+"""Scripts after which nobody holds what was said."""
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 3.0
 LEAST_PATIENCE_SECONDS: Final = 1.0
@@ -347,9 +349,5 @@ def _size(call: Call) -> int:
 
 def _lets_go(calls: Sequence[Call], replies: Sequence[Answer | StoreError]) -> bool:
     """Whether something was confirmed that nobody will hold any more."""
-    return any(
-        call.script.name in ("close", "create", "cancel", "conclude")
-        and isinstance(reply, Answer)
-        and reply.verdict in ("applied", "seen")
-        for call, reply in zip(calls, replies, strict=True)
-    )
+    said = [reply for call, reply in zip(calls, replies, strict=True) if call.script.name in _LAST_WORDS]
+    return any(isinstance(reply, Answer) and reply.verdict in ("applied", "seen") for reply in said)

@@ -131,32 +131,24 @@ class Answer(NamedTuple):
         Raises `CorruptLog` for what only a damaged hash can have made a script say.
         """
         try:
-            (
-                verdict,
-                epoch,
-                seq,
-                attempt,
-                batch,
-                cancel,
-                state,
-                code,
-                now,
-                owner,
-                created_at,
-                watchers,
-                *more,
-            ) = [item.decode() if isinstance(item, bytes) else str(item) for item in raw]
-            position = Position(int(epoch), int(seq))
+            verdict, epoch, seq, attempt, batch, cancel, state, code, now, owner, created, watchers, *more = (
+                raw
+            )
             known = (
-                *(verdict, position, int(attempt), int(batch), cancel == "1", state, code, int(now), owner),
-                *(int(created_at), int(watchers)),
+                *(_text(verdict), Position(int(epoch), int(seq)), int(attempt), int(batch)),
+                *(_text(cancel) == "1", _text(state), _text(code), int(now), _text(owner)),
+                *(int(created), int(watchers)),
             )
             if not more:
                 return cls(*known)
             part, room, truncated, lease_ms = more
-            return cls(*known, int(part), int(room), truncated == "1", int(lease_ms))
+            return cls(*known, int(part), int(room), _text(truncated) == "1", int(lease_ms))
         except (TypeError, ValueError) as error:
             raise CorruptLog(f"a script's answer can't be read: {error}") from error
+
+
+def _text(item: Any) -> str:
+    return item.decode() if isinstance(item, bytes) else str(item)
 
 
 @dataclass(frozen=True, slots=True)
