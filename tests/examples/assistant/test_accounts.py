@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 from assistant import accounts
 
-from tests.examples.assistant.backstage import PASSWORD, Backstage
+from tests.examples.assistant.backstage import Backstage
+
+PASSWORD = "correct horse"
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Backstage:
     """With one user, Ann."""
     stage = Backstage(tmp_path)
-    stage.user("ann")
+    with stage.database.connection() as db:
+        accounts.set_password(db, "ann", PASSWORD)
     return stage
 
 
@@ -51,8 +54,8 @@ def test_who_reads_the_database_is_not_let_in(stage: Backstage) -> None:
 
 def test_the_same_password_twice(stage: Backstage) -> None:
     """Two users with one password have two hashes."""
-    stage.user("bob")
     with stage.database.connection() as db:
+        accounts.set_password(db, "bob", PASSWORD)
         hashes = {row["password"] for row in db.execute("SELECT password FROM users")}
     assert len(hashes) == 2
 
