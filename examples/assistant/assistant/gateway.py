@@ -17,6 +17,8 @@ from bridge.client import AsyncClient
 TICKET_SECONDS: Final = 900
 """A browser's ticket; a stream that has begun goes on after it."""
 OWN_TICKET_SECONDS: Final = 60
+AWAY_SECONDS: Final = 3.0
+"""A gateway that is away for so long isn't waited for: meanwhile the answer may be in the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Gateway:
             self.config.internal_gateway_url,
             ticket=lambda: _ticket(generation, OWN_TICKET_SECONDS),
             http=self.http,
+            patience_seconds=AWAY_SECONDS,
         )
 
 

@@ -46,6 +46,9 @@ ASK_SECONDS: Final = 2.0
 ENDED: Final = frozenset(("succeeded", "failed", "cancelled"))
 _GIVEN_UP: Final = ("worker_lost", "unknown_task", "lost")
 
+_now = time.monotonic
+"""Time, in one place: a test has a faster one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -125,7 +128,7 @@ ON CONFLICT (task_id) DO UPDATE SET content = excluded.content, partial = exclud
     state = excluded.state, error = excluded.error, usage = excluded.usage,
     provider = excluded.provider, model = excluded.model
 WHERE messages.error ->> 'code' IN (SELECT value FROM json_each(:given_up))
-    AND excluded.error IS NOT messages.error
+    AND coalesce(excluded.error ->> 'code', '') NOT IN (SELECT value FROM json_each(:given_up))
 """  # noqa: S608 - the names of columns, from above
 
 
@@ -178,8 +181,8 @@ class Sweeper:
         except TimeoutError:
             raise GatewayUnavailable("the gateway gave no sign in time") from None
         except TaskNotFound:
-            since = self._unknown.setdefault(generation.task_id, time.monotonic())
-            if time.monotonic() - since < LOST_SECONDS:
+            since = self._unknown.setdefault(generation.task_id, _now())
+            if _now() - since < LOST_SECONDS:
                 return None
             return await run_in_threadpool(keep_now, self.database, generation, LOST)
         self._unknown.pop(generation.task_id, None)

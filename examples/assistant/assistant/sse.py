@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import asdict, is_dataclass
 from typing import Any, Final
 
 from anyio import CancelScope
 from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
 BEAT_SECONDS: Final = 15.0
 BEAT: Final = b":\n"
 """A comment, which keeps proxies from thinking that nothing happens any more."""
+HEADERS: Final = {
+    "content-type": "text/event-stream",  # no charset, which some clients stumble over
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",  # nginx would collect it
+}
 
 
 def frame(event: str, data: Any, id: str | None = None) -> bytes:  # noqa: A002 - the field's name
@@ -23,14 +30,17 @@ def frame(event: str, data: Any, id: str | None = None) -> bytes:  # noqa: A002 
     return f"{place}event: {event}\ndata: {text}\n\n".encode()
 
 
-def stream(frames: AsyncGenerator[bytes, None]) -> StreamingResponse:
-    """A 200 that sends these as they come. When the client goes they are closed."""
-    response = StreamingResponse(_beating(frames))
-    # No charset, which some clients stumble over, and no proxy's buffer.
-    response.headers["content-type"] = "text/event-stream"
-    response.headers["cache-control"] = "no-store"
-    response.headers["x-accel-buffering"] = "no"
-    return response
+class EventStream(StreamingResponse):
+    """A 200 that sends these frames as they come. When the client goes they are closed, whoever waits."""
+
+    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+        self._beating = _beating(frames)
+        super().__init__(self._beating, headers=HEADERS)
+
+    async def stream_response(self, send: Send) -> None:
+        """Send all of it."""
+        async with aclosing(self._beating):
+            await super().stream_response(send)
 
 
 async def _beating(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -83,12 +84,18 @@ async def test_what_is_stored_needs_no_gateway(stage: Backstage, asked: Asked, b
 async def test_the_gateway_goes_for_good(
     stage: Backstage, asked: Asked, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest comes from the database, where the worker brings it."""
+    """The rest comes from the database, where the worker brings it some time later."""
     monkeypatch.setattr(answers, "AGAIN_SECONDS", 0.01)
-    behind.running.stop()
-    async with aclosing(behind.answers.follow(asked.generation, 3)) as events:
-        kept = keeping.keep_now(stage.database, asked.generation, Answer("succeeded", TEXT))
-        assert [event async for event in events] == [Piece(TEXT[3:], len(TEXT)), Finished(kept)]
+    monkeypatch.setattr("assistant.gateway.AWAY_SECONDS", 0.01)
+    with behind.task(asked) as task:
+        async with aclosing(behind.answers.follow(asked.generation)) as events:
+            task.report_progress(TEXT[:3])
+            assert await anext(events) == Piece(TEXT[:3], 3)
+            await asyncio.to_thread(behind.running.stop)
+            rest = asyncio.ensure_future(anext(events))
+            kept = keeping.keep_now(stage.database, asked.generation, Answer("succeeded", TEXT))
+            assert await rest == Piece(TEXT[3:], len(TEXT))
+            assert await anext(events) == Finished(kept)
 
 
 async def test_nobody_can_say(asked: Asked, behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:

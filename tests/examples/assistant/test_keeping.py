@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from assistant import keeping
 from assistant.asking import Asked
-from assistant.keeping import LOST, Answer
+from assistant.gateway import Gateway
+from assistant.keeping import LOST, Answer, Sweeper
 
 from bridge.errors import GatewayUnavailable
 from tests.examples.assistant.backstage import Backstage
@@ -75,6 +77,12 @@ def test_a_worker_that_was_given_up_comes_back(stage: Backstage, asked: Asked, g
     assert keeping.keep_now(stage.database, asked.generation, given_up) == after
 
 
+def test_who_was_given_up_twice(stage: Backstage, asked: Asked) -> None:
+    """What had been written until then isn't lost when its task is forgotten later."""
+    before = keeping.keep_now(stage.database, asked.generation, WORKER_LOST)
+    assert keeping.keep_now(stage.database, asked.generation, LOST) == before
+
+
 def test_no_other_end_is_taken_back(stage: Backstage, asked: Asked) -> None:
     """What was stored as stopped stays so."""
     before = keeping.keep_now(stage.database, asked.generation, Answer("cancelled", "Bec"))
@@ -136,26 +144,53 @@ async def test_one_that_cannot_be_stored_holds_up_no_other(
     assert stage.generation(asked.generation.task_id).state == "succeeded"
 
 
+class Told:
+    """A gateway that says what it is told to, at the time that it is told. (At the seam: httpx.)"""
+
+    def __init__(self, stage: Backstage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.answer: httpx.Response | Exception = httpx.Response(404, json={})
+        self.asked = 0
+        http = httpx.AsyncClient(transport=httpx.MockTransport(self._respond))
+        self.sweeper = Sweeper(stage.database, Gateway(stage.config, http))
+        monkeypatch.setattr("assistant.keeping._now", lambda: self.now)
+        monkeypatch.setattr("assistant.gateway._ticket", lambda *_: "ticket")
+
+    def _respond(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
 async def test_a_task_that_nobody_knows(
-    stage: Backstage, asked: Asked, behind: Behind, monkeypatch: pytest.MonkeyPatch
+    stage: Backstage, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is lost when it has been unknown for longer than a lease, and not because it was so once."""
-    assert await behind.sweeper.settle(asked.generation) is None
-    monkeypatch.setattr(keeping, "LOST_SECONDS", 0.0)
-    lost = await behind.sweeper.settle(asked.generation)
-    assert lost is not None
+    """It is lost when it has been unknown for longer than a lease, without having been known meanwhile."""
+    told = Told(stage, monkeypatch)
+    unknown, running = told.answer, httpx.Response(200, json={"state": "running"})
+    for now, answer in ((0, unknown), (50, running), (100, unknown), (150, unknown)):
+        told.now, told.answer = now, answer
+        await told.sweeper.sweep()
+        assert stage.generation(asked.generation.task_id).state == "running"
+    told.now = 161
+    await told.sweeper.sweep()
+    _, lost = stage.messages(asked.conversation_id)
     assert (lost.state, lost.error) == ("failed", LOST.error)
 
 
-async def test_a_task_that_is_announced_late(
-    stage: Backstage, asked: Asked, behind: Behind, monkeypatch: pytest.MonkeyPatch
+async def test_a_gateway_that_is_away_is_asked_once(
+    stage: Backstage, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was unknown until then, and nothing is lost."""
-    assert await behind.sweeper.settle(asked.generation) is None
-    monkeypatch.setattr(keeping, "LOST_SECONDS", 0.0)
-    with behind.task(asked):
-        await behind.sweeper.sweep()
-    assert stage.generation(asked.generation.task_id).state == "running"
+    """A sweep ends there, however many answers wait."""
+    told = Told(stage, monkeypatch)
+    stage.ask(stage.user("bob"))
+    told.answer = httpx.ConnectError("refused")
+    await told.sweeper.sweep()
+    assert told.asked == 1
+    told.answer = httpx.Response(404, json={})
+    await told.sweeper.sweep()
+    assert told.asked == 3
 
 
 async def test_the_gateway_is_away(

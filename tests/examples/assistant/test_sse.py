@@ -11,6 +11,7 @@ import pytest
 from assistant import sse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.types import Message
 
 from bridge.sse import Decoder
 
@@ -41,7 +42,7 @@ async def silent_then(*frames: bytes) -> AsyncGenerator[bytes, None]:
 async def test_a_silent_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats come while it is silent; what it says comes whole, and in order."""
     monkeypatch.setattr(sse, "BEAT_SECONDS", 0.01)
-    response = sse.stream(silent_then(b"one", b"two"))
+    response = sse.EventStream(silent_then(b"one", b"two"))
     sent = [data async for data in response.body_iterator]
     assert sse.BEAT in sent
     assert [data for data in sent if data != sse.BEAT] == [b"one", b"two"]
@@ -49,32 +50,36 @@ async def test_a_silent_source(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_head() -> None:
     """No charset, no cache, no buffer."""
-    headers = sse.stream(silent_then()).headers
+    headers = sse.EventStream(silent_then()).headers
     assert headers["content-type"] == "text/event-stream"
     assert headers["cache-control"] == "no-store"
     assert headers["x-accel-buffering"] == "no"
 
 
-async def test_a_reader_that_leaves() -> None:
-    """Its source is closed, in the middle of whatever it waits for, before the response is over."""
-    waiting, closed = asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize("blocked", [False, True], ids=["while it waits", "while it sends"])
+async def test_a_reader_that_leaves(blocked: bool) -> None:
+    """Its source is closed, whatever was being waited for, before the response is over."""
+    going, closed = asyncio.Event(), asyncio.Event()
 
     async def frames() -> AsyncGenerator[bytes, None]:
         try:
             yield b"one"
-            waiting.set()
+            going.set()
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0)
+            for _ in range(10):  # to let go of a connection takes more than a moment
+                await asyncio.sleep(0)
             closed.set()
 
-    async def receive() -> dict[str, str]:
-        await waiting.wait()
+    async def receive() -> Message:
+        await going.wait()
         return {"type": "http.disconnect"}
 
-    async def send(message: object) -> None:
-        """Take it."""
+    async def send(message: Message) -> None:
+        if blocked and message.get("body"):
+            going.set()
+            await asyncio.Event().wait()
 
     scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}}
-    await sse.stream(frames())(scope, receive, send)
+    await sse.EventStream(frames())(scope, receive, send)
     assert closed.is_set()

@@ -34,7 +34,7 @@ from assistant.conversations import Generation
 from assistant.errors import Refused
 from assistant.routes.messages import ask, broken_off
 from assistant.services import Id, LoggedIn, Parts, Services
-from assistant.sse import frame, stream
+from assistant.sse import EventStream, frame
 
 router: Final = APIRouter()
 
@@ -57,7 +57,7 @@ async def get(
     if position := request.headers.get("last-event-id"):
         return await _go_on(parts, user, position)
     if task_id is not None:
-        return stream(_frames(parts, user, await _generation(parts, user, task_id)))
+        return EventStream(_frames(parts, user, await _generation(parts, user, task_id)))
     if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         raise Refused(403, "cross_site", "Another site's page may not do this.")
     if message is None or not message.strip():
@@ -66,14 +66,14 @@ async def get(
         raise Refused(414, "too_long", f"A URL takes at most {MAX_IN_URL} characters: POST it to this path.")
     question = Question(message.strip(), conversation_id)
     asked = await run_in_threadpool(parts.desk.ask, user, question)
-    return stream(_frames(parts, user, asked.generation))
+    return EventStream(_frames(parts, user, asked.generation))
 
 
 @router.post("/chat/stream")
 async def post(request: Request, user: LoggedIn, parts: Parts) -> Response:
     """Ask."""
     asked = await ask(request, user, parts)
-    return stream(_frames(parts, user, asked.generation))
+    return EventStream(_frames(parts, user, asked.generation))
 
 
 async def _go_on(parts: Services, user: User, position: str) -> Response:
@@ -83,7 +83,7 @@ async def _go_on(parts: Services, user: User, position: str) -> Response:
         return Response(status_code=204)
     if not (place.isascii() and place.isdecimal() and len(place) < 10):
         raise Refused(400, "bad_position", "The Last-Event-ID is none of this stream's.")
-    return stream(_frames(parts, user, generation, int(place)))
+    return EventStream(_frames(parts, user, generation, int(place)))
 
 
 async def _generation(parts: Services, user: User, task_id: str) -> Generation:

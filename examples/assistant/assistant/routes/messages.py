@@ -23,7 +23,7 @@ from assistant.asking import Asked, Question
 from assistant.errors import Refused
 from assistant.routes.conversations import described
 from assistant.services import Id, LoggedIn, Parts, Services, read
-from assistant.sse import frame, stream
+from assistant.sse import EventStream, frame
 
 router: Final = APIRouter()
 
@@ -53,7 +53,7 @@ async def post(request: Request, user: LoggedIn, parts: Parts) -> Response:
         first = await anext(events)
         failed = _failed(first)
         if failed is None:
-            return stream(_frames(asked, first, events))
+            return EventStream(_frames(asked, first, events))
         await events.aclose()
         return failed
     last = [event async for event in events][-1]
