@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from assistant import accounts
 
 from bridge.store.embedded import HOST
 from tests.examples.assistant.people import Person
@@ -223,9 +224,8 @@ class Stage:
         name = f"person-{next(self._numbers)}"
         with self.connect() as database:
             if not database.execute("SELECT 1 FROM users").fetchone():
-                add = [sys.executable, "-m", "assistant", "user", "first"]
-                subprocess.run(add, cwd=EXAMPLE, env=self.env, input=PASSWORD.encode(), check=True)
-            # All have the same password: to start a program for each takes longer than most tests.
+                accounts.set_password(database, "first", PASSWORD)
+            # All have the same password: to hash one takes its time.
             copy = "INSERT INTO users (name, password) SELECT ?, password FROM users WHERE name = 'first'"
             database.execute(copy, [name])
         one = Person(name, url or self.url("web"))

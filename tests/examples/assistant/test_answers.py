@@ -29,7 +29,7 @@ def test_tokens_land_as_they_come(assistant: Stage, ann: Person) -> None:
         done = stream.until("done")
         assert stream.rest() == []
     assert stream.names == ["thread", "user", "chunk", "done"]
-    assert sum(name == "chunk" for name, _ in stream.seen) > 5
+    assert sum(name == "chunk" for name, _ in stream.seen) > 2
     assert stream.text == done["content"] == TEXT
     assert (done["partial"], done["state"], done["provider"]) == (False, "succeeded", "openai")
     conversation = ann.conversation(thread["id"])
@@ -54,7 +54,7 @@ def test_json_waits(assistant: Stage, ann: Person) -> None:
 
 def test_who_waits_for_nothing(assistant: Stage, ann: Person) -> None:
     """202 says where to look: both addresses at the gateway, with a ticket that lets one in."""
-    question = assistant.teach(latency=10)
+    question = assistant.teach(latency=30)
     answer = ann.post(question, headers={"Prefer": "respond-async"})
     later = answer.json()
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
@@ -62,7 +62,7 @@ def test_who_waits_for_nothing(assistant: Stage, ann: Person) -> None:
     assert later["events"] == f"{assistant.url('gateway')}/tasks/{later['task_id']}/events"
     with Client(assistant.url("gateway"), ticket=later["ticket"]) as client:
         views = [view.text for view in client.follow(later["task_id"])]
-    assert len(views) > 5
+    assert len(views) > 2
     assert views[-1] == TEXT
     (stored,) = eventually(lambda: ann.answers(later["conversation_id"]))
     assert stored["content"] == TEXT

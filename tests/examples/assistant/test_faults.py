@@ -149,14 +149,6 @@ def test_the_gateway_is_killed_and_comes_back(assistant: Stage, ann: Person) -> 
     assert done["content"] == LONG
 
 
-def test_the_gateway_is_away_when_one_asks(assistant: Stage, ann: Person) -> None:
-    """The question is taken and answered all the same; it can be read when the gateway is back."""
-    question = assistant.teach()
-    with assistant.gateway.away():
-        later = ann.ask_later(question)
-        assert stored(assistant, ann, later["conversation_id"])["content"] == TEXT
-
-
 def test_storing_fails(assistant: Stage, ann: Person) -> None:
     """Who reads is told and has the whole text; it is stored later, by somebody else."""
     with assistant.storing_fails():
