@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from assistant import accounts
 from assistant.database import Database
@@ -113,8 +113,8 @@ def test_who_dies_takes_the_others_along(tmp_path: Path) -> None:
 
 def test_the_port_is_taken(tmp_path: Path) -> None:
     """It says so in a line, and starts nothing."""
-    with command(tmp_path) as one:
-        said = run(tmp_path, "--port", str(httpx.URL(one.url).port))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = run(tmp_path, "--port", str(taken.getsockname()[1]))
     assert said.returncode == 1
     assert re.fullmatch(r"assistant: port \d+ can't be had \(.+\); choose another with --port\n", said.stderr)
 

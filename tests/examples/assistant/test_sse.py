@@ -32,25 +32,35 @@ def test_a_frame(text: str, place: str | None) -> None:
     assert found.id == (place or "")
 
 
-async def silent_then(*frames: bytes) -> AsyncGenerator[bytes, None]:
-    """Says nothing for a while before each."""
-    for one in frames:
-        await asyncio.sleep(0.05)
-        yield one
-
-
 async def test_a_silent_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats come while it is silent; what it says comes whole, and in order."""
-    monkeypatch.setattr(sse, "BEAT_SECONDS", 0.01)
-    response = sse.EventStream(silent_then(b"one", b"two"))
-    sent = [data async for data in response.body_iterator]
-    assert sse.BEAT in sent
-    assert [data for data in sent if data != sse.BEAT] == [b"one", b"two"]
+    monkeypatch.setattr(sse, "BEAT_SECONDS", 0.001)
+    beaten = asyncio.Event()
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        for one in (b"one", b"two"):
+            await beaten.wait()
+            beaten.clear()
+            yield one
+
+    sent = []
+    async for data in sse.EventStream(frames()).body_iterator:
+        if data == sse.BEAT:
+            beaten.set()
+        else:
+            sent.append(data)
+    assert sent == [b"one", b"two"]
+
+
+async def nothing() -> AsyncGenerator[bytes, None]:
+    """An empty stream."""
+    return
+    yield b""
 
 
 def test_the_head() -> None:
     """No charset, no cache, no buffer."""
-    headers = sse.EventStream(silent_then()).headers
+    headers = sse.EventStream(nothing()).headers
     assert headers["content-type"] == "text/event-stream"
     assert headers["cache-control"] == "no-store"
     assert headers["x-accel-buffering"] == "no"
