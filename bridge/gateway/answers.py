@@ -124,6 +124,22 @@ def bug(_: Exception) -> Response:
     return error_answer(500, "The gateway made a mistake; its log says more.")
 
 
+_ANSWERS: Final[dict[type[Exception], Callable[[Exception], Response]]] = {
+    InvalidInput: invalid_input,
+    AccessError: access_error,
+    UpstreamError: upstream_error,
+    TooMany: too_many,
+    StoreError: store_error,
+    HTTPException: http_error,
+    Exception: bug,
+}
+
+
+def answer_to(error: Exception) -> Response:
+    """The answer to who asked for what failed so."""
+    return next(_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)(error)
+
+
 def _handler(make: Callable[[Exception], Response]) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def handle(_: Request, error: Exception) -> Response:
         return make(error)
@@ -131,13 +147,5 @@ def _handler(make: Callable[[Exception], Response]) -> Callable[[Request, Except
     return handle
 
 
-HANDLERS: Final[dict[Any, Any]] = {
-    InvalidInput: _handler(invalid_input),
-    AccessError: _handler(access_error),
-    UpstreamError: _handler(upstream_error),
-    TooMany: _handler(too_many),
-    StoreError: _handler(store_error),
-    HTTPException: _handler(http_error),
-    Exception: _handler(bug),
-}
+HANDLERS: Final[dict[Any, Any]] = {kind: _handler(make) for kind, make in _ANSWERS.items()}
 """As Starlette wants them; plain functions would each be called in a thread."""

@@ -156,7 +156,7 @@ class Hub:
         just be quicker: the log is read first.
         Raises `StoreUnavailable` when Redis doesn't answer, `StoreError` when this task can't be read.
         """
-        if self._is_fresh(channel, seen):
+        if self.is_fresh(channel, seen):
             return
         doubtful = self._audit.doubtful
         ahead = channel.loaded and seen > channel.position
@@ -180,13 +180,14 @@ class Hub:
         channel = self._channels.get(task_id)
         if channel is None or self.draining or not self.running:
             return None
-        return channel if self._is_fresh(channel, seen) else None
+        return channel if self.is_fresh(channel, seen) else None
 
     def touch(self, channel: Channel) -> None:
         """Somebody has read a channel without following it: it lingers from now on."""
         channel.idle_since = monotonic()
 
-    def _is_fresh(self, channel: Channel, seen: Position) -> bool:
+    def is_fresh(self, channel: Channel, seen: Position = START) -> bool:
+        """Whether what the channel holds can be trusted now: `fresh` wouldn't wait."""
         channel.read_all()  # what can't be read is then read from the log
         return (
             channel.loaded

@@ -148,6 +148,13 @@ class GatewayProtocol(HttpToolsProtocol):
             self._place = None
         super().connection_lost(exc)
         self._say_gone()
+        # Cycle, scope and connection refer to each other, and nobody needs them now. So they go at once, and
+        # don't wait for the garbage collector (`server.py`).
+        self._unset_keepalive_if_required()
+        self.pipeline.clear()
+        self._answered = None
+        self.cycle = None  # type: ignore[assignment] # as uvicorn has it before the first request
+        self.scope = None  # type: ignore[assignment] # likewise
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless this connection was refused."""

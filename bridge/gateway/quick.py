@@ -28,11 +28,10 @@ from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
-from starlette.responses import Response
 
 from bridge.errors import AccessError, TooMany
 from bridge.events import START
-from bridge.gateway.answers import Headers, access_error, http_error, lines, too_many
+from bridge.gateway.answers import Headers, answer_to, lines
 from bridge.gateway.app import Gateway
 from bridge.gateway.at_once import at_once
 from bridge.gateway.auth import TICKET, Visitor
@@ -108,7 +107,7 @@ class Quick:
             hub.touch(channel)
             check_seen(visitor, channel)
         except (AccessError, HTTPException, TooMany) as error:
-            refused = _refusal(error)
+            refused = answer_to(error)
             code, middle, body = refused.status_code, lines(refused.raw_headers), bytes(refused.body)
         else:
             code = 304 if known == channel.position else 200
@@ -136,9 +135,3 @@ def _head(hub: Hub, channel: Channel, code: int) -> bytes:
         response = unchanged(hub, channel) if code == 304 else whole(hub, channel)
         heads[code] = lines(response.raw_headers)
     return heads[code]
-
-
-def _refusal(error: AccessError | HTTPException | TooMany) -> Response:
-    if isinstance(error, TooMany):
-        return too_many(error)
-    return http_error(error) if isinstance(error, HTTPException) else access_error(error)

@@ -225,9 +225,12 @@ class StreamFollower:
         self._channel = channel
         # Who sees the task whoever owns it has nothing to look at again.
         take = channel.take if self._visitor.granted else self._take_own
-        await self._send(send, retry_line())
+        first = retry_line()
         while True:
             piece = None if self.leaving else take(self)
+            if first:
+                # What there is goes with it; a task that is waited for has nothing yet.
+                piece, first = first + (piece or b""), b""
             if piece is None:
                 if self.leaving or channel.finished(self):
                     break
@@ -304,11 +307,12 @@ async def _has_the_end(hub: Hub, visitor: Visitor, channel: Channel, follower: S
     after = follower.position
     if after == START:
         return False
-    try:
-        async with asyncio.timeout(_DECIDE_SECONDS):
-            await hub.fresh(channel, follower, after)
-    except (TimeoutError, StoreError):
-        return False
+    if not hub.is_fresh(channel, after):  # mostly it is, and a timer for each who comes back is much
+        try:
+            async with asyncio.timeout(_DECIDE_SECONDS):
+                await hub.fresh(channel, follower, after)
+        except (TimeoutError, StoreError):
+            return False
     sees = visitor.may_see(channel.owner)
     if after == UNKNOWN_TASK_END:
         return not sees

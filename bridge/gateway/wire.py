@@ -51,7 +51,10 @@ def retry_line(times: float = 1) -> bytes:
 
 def after_text(request: Request) -> str:
     """The position that a client of a stream says it has; empty for none, however it says so."""
-    text = request.headers.get("last-event-id") or request.query_params.get("after") or ""
+    named = (value for name, value in request.scope["headers"] if name == b"last-event-id")
+    text = next(named, b"").decode("latin-1")
+    if not text and request.scope["query_string"]:
+        text = request.query_params.get("after", "")
     return "" if text in _FROM_START else text
 
 

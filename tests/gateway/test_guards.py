@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bridge import codec
 from bridge import entries as entries_module
@@ -480,6 +481,35 @@ def test_a_stream_is_one_task_and_no_timer(redis_url: str, writer: Writer) -> No
         assert gateway.inside(lambda: len(asyncio.all_tasks())) == before + 50
         close(viewers)
         eventually(lambda: gateway.inside(lambda: len(asyncio.all_tasks())) == before)
+
+
+def test_what_is_over_leaves_nothing_to_the_garbage_collector(redis_url: str, writer: Writer) -> None:
+    """Streams and polls, whoever ends them, refer to nothing that refers to them: their memory is free at
+    once, and the collector, which would hold everything up, need not look for it.
+    """
+    writer.open().text("x")
+    with running(redis_url, linger_seconds=1000.0) as gateway:
+        gateway.get(STATUS)
+        gc.collect()
+        gc.disable()
+        try:
+            viewers = fifty(gateway)
+            for path in (STATUS, f"{STATUS}?wait=0.01", "/status/nobody") * 5:
+                gateway.get(path)
+            close(viewers[:25])
+            writer.end()
+            for viewer in viewers[25:]:
+                viewer.to_end()
+            close(viewers)
+            eventually(lambda: gateway.followers() == 0 and gateway.connections() == 0)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gateway.inside(gc.collect)
+            kinds = (GatewayProtocol, RequestResponseCycle, stream.StreamFollower, asyncio.Task)
+            assert [one for one in gc.garbage if isinstance(one, kinds)] == []
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
 
 
 def test_a_redis_connection_does_not_depend_on_the_readers(
