@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -218,6 +219,12 @@ class Stage:
         journal = httpx.get(f"{self.url(provider)}/__aimock/journal", verify=False).json()
         bodies = [entry["body"] for entry in journal if entry["body"]]
         return [body for body in bodies if body["messages"][-1]["content"] == question]
+
+    def streams(self) -> int:
+        """How many are open at the gateway."""
+        metrics = httpx.get(f"{self.url('gateway')}/metrics", verify=False).text
+        (value,) = re.findall(r"^bridge_streams_open (\d+)", metrics, re.MULTILINE)
+        return int(value)
 
     def person(self, url: str | None = None) -> Person:
         """Somebody new, who is logged in, at this web app."""

@@ -193,6 +193,21 @@ def test_the_user_leaves(assistant: Stage, ann: Person) -> None:
     assert (stored["content"], stored["partial"]) == (TEXT, False)
 
 
+def test_who_leaves_leaves_nothing_open(assistant: Stage, ann: Person) -> None:
+    """The app follows an answer at the gateway no longer than somebody reads it, in either style."""
+    before = assistant.streams()
+    with ann.stream(assistant.teach(TEXT * 100, latency=20)) as stream:
+        task_id = stream.until("thread")["task_id"]
+        stream.until_text()
+        with ann.chat(generation=task_id) as other:
+            other.until_text()
+            assert assistant.streams() == before + 2
+        eventually(lambda: assistant.streams() == before + 1)
+    eventually(lambda: assistant.streams() == before)
+    assert ann.http.get("/conversations").json()[0]["running"]
+    ann.cancel(task_id)
+
+
 def test_the_user_stops_it(assistant: Stage, ann: Person) -> None:
     """What had come is stored and marked, and the model is not read any longer."""
     text = TEXT * 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -135,9 +136,10 @@ def test_redis_forgets_everything(assistant: Stage, ann: Person) -> None:
     assert stored(assistant, ann, thread["id"]) == done
 
 
-def test_the_gateway_is_killed_and_comes_back(assistant: Stage, ann: Person) -> None:
-    """Who reads sees a pause and nothing else: the text is the same to the byte, and so is what is stored."""
-    with ann.stream(assistant.teach(LONG, latency=10)) as stream:
+def test_the_gateway_is_killed_and_comes_back(assistant: Stage, ann: Person, bob: Person) -> None:
+    """Who reads or waits sees a pause and nothing else: to the byte the same text, which is stored."""
+    with ThreadPoolExecutor(1) as pool, ann.stream(assistant.teach(LONG, latency=20)) as stream:
+        waiting = pool.submit(bob.ask, assistant.teach(LONG, latency=20))
         thread = stream.until("thread")
         stream.until_text(30)
         with assistant.gateway.away():
@@ -146,7 +148,7 @@ def test_the_gateway_is_killed_and_comes_back(assistant: Stage, ann: Person) -> 
     assert stream.names == ["thread", "user", "chunk", "done"]
     assert stream.text.encode() == LONG.encode()
     assert done == stored(assistant, ann, thread["id"])
-    assert done["content"] == LONG
+    assert done["content"] == waiting.result()["assistant"]["content"] == LONG
 
 
 def test_storing_fails(assistant: Stage, ann: Person) -> None:
