@@ -75,6 +75,8 @@ class History:
             added += len(entry.data)
             if entry.kind == "reset":
                 self.last_reset = entry.seq
+        if self._pieces:  # those that went to the end don't any more, and nobody can use them
+            self._pieces = {place: piece for place, piece in self._pieces.items() if piece.full}
         self._entries += entries
         self.bytes += added
         self.seq += len(entries)

@@ -129,6 +129,18 @@ def test_the_pieces_that_are_kept_are_few_and_counted() -> None:
     assert held.size == 0
 
 
+def test_a_piece_that_the_log_has_outgrown_is_not_kept() -> None:
+    """Nobody can use it any more: without that each running task would keep what its first viewer got."""
+    log = entries(EPOCH, [Chunk("x" * PIECE_BYTES), Chunk("y"), Chunk("z")])
+    held, dialect = history(log[:2]), Pieces()
+    walk(held, 0, dialect)
+    assert len(held._pieces) == 2
+    held.extend(log[2:])
+    assert [piece.full for piece in held._pieces.values()] == [True]
+    assert [len(piece) for piece in walk(held, 0, dialect)] == [1, 1]
+    assert len(dialect.encoded) == 3
+
+
 @given(logs, st.data())
 def test_forgetting_takes_only_what_lies_before(log: list[Entry], data: st.DataObject) -> None:
     """Who stands at or behind the forgotten events is served as before; the counts stay."""
