@@ -17,6 +17,8 @@ pytestmark = pytest.mark.needs("chromium", "node", "aimock")
 
 FOLDER = EXAMPLE / "page"
 LONG = "".join(f"This is sentence {number} of an answer that takes its time.\n" for number in range(6))
+ENDLESS = LONG * 40
+"""For what is stopped before its end."""
 HOSTILE = (
     """<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script> &lt;b&gt; **bold** ${1}"""
 )
@@ -47,22 +49,22 @@ def test_every_file_comes_under_the_policy(assistant: Stage, file: str) -> None:
 
 
 def test_an_answer_grows_in_its_bubble(assistant: Stage, screen: Screen) -> None:
-    """Dots show until the first text; then it grows in place. Its end is asked for once, and what is left is
-    the database's row, with who wrote it and what it took.
+    """Dots show until the first text; then it grows in place, by the gateway's stream, and what is left in
+    the end is the database's row, with who wrote it and what it took.
     """
     screen.page.evaluate(RECORD)
-    profile = {"ttft": 300, "tps": 100}
+    profile = {"ttft": 300, "tps": 60}
     question = assistant.teach(response={"content": LONG, "usage": USAGE}, streamingProfile=profile)
     with screen.requests() as requests:
         screen.ask(question)
         assert screen.settles() == LONG
-    assert len([url for url in requests if "/check_generation" in url]) == 1
+    assert [url for url in requests if url.startswith(assistant.url("gateway")) and "/events" in url]
     assert stored(assistant, screen.conversation) == [LONG]
     assert screen.texts == [question, LONG]
     assert screen.meta == "openai · gpt-5-mini · 1,234 tokens in, 56 out"
     steps: list[list[str]] = screen.page.evaluate("steps")
     grown = list(dict.fromkeys(text for _, text in steps if text))
-    assert len(grown) >= 5
+    assert len(grown) >= 3
     assert all(later.startswith(earlier) for earlier, later in pairwise(grown))
     assert {name for name, text in steps if not text} >= {"assistant typing"}
     assert {name for name, text in steps if text} <= {"assistant writing", "assistant typing", "assistant"}
@@ -79,19 +81,19 @@ def test_two_answers_at_once(assistant: Stage, screen: Screen, visitor: Person) 
     """Who goes to another conversation meanwhile finds each answer where it belongs, and on the list which
     of them is being written and which is new.
     """
-    screen.ask(assistant.teach("first " * 1000, latency=20))
+    screen.ask(assistant.teach("first " * 3000, latency=20))
     one = screen.conversation
     screen.shows()
     screen.page.keyboard.type("not sent yet")
     screen.begin()
     assert (screen.texts, screen.draft) == ([], "")
-    screen.ask(assistant.teach("second " * 1000, latency=20))
+    screen.ask(assistant.teach("second " * 3000, latency=20))
     two = eventually(lambda: screen.conversation != one and screen.conversation)
-    assert ("second " * 1000).startswith(screen.shows(20))
+    assert ("second " * 3000).startswith(screen.shows(20))
     eventually(lambda: screen.sign(one) == screen.sign(two) == "answering")
     screen.go(one)
     assert screen.draft == "not sent yet"
-    assert ("first " * 1000).startswith(screen.shows(20))
+    assert ("first " * 3000).startswith(screen.shows(20))
     (running,) = visitor.conversation(two)["running"]
     visitor.cancel(running["task_id"])
     eventually(lambda: (screen.sign(one), screen.sign(two)) == ("answering", "new answer"))
@@ -109,14 +111,14 @@ def test_two_answers_at_once(assistant: Stage, screen: Screen, visitor: Person) 
 @pytest.mark.parametrize("by", ["button", "key"])
 def test_an_answer_is_stopped(assistant: Stage, screen: Screen, by: str) -> None:
     """What was written stays, and is marked; the focus stays, and the button sends again."""
-    screen.ask(assistant.teach(LONG * 5, latency=20))
+    screen.ask(assistant.teach(ENDLESS, latency=20))
     screen.shows(20)
     if by == "button":
         screen.page.get_by_label("Stop").click()
     else:
         screen.page.keyboard.press("Escape")
     eventually(lambda: screen.note == "Stopped. What was written is kept.")
-    assert (LONG * 5).startswith(screen.answer)
+    assert ENDLESS.startswith(screen.answer)
     assert stored(assistant, screen.conversation) == [screen.answer]
     screen.page.get_by_label("Send").wait_for()
     assert screen.focus == ("go" if by == "button" else "question")
@@ -124,13 +126,13 @@ def test_an_answer_is_stopped(assistant: Stage, screen: Screen, by: str) -> None
 
 def test_a_reload_in_the_midst(assistant: Stage, screen: Screen) -> None:
     """The page comes back with the conversation and its answer, which goes on."""
-    question = assistant.teach(LONG * 10, latency=20)
+    question = assistant.teach(ENDLESS, latency=20)
     screen.ask(question)
     before = screen.shows(60)
     screen.page.reload()
     after = screen.shows(len(before) + 30)
     assert after.startswith(before)
-    assert (LONG * 10).startswith(after)
+    assert ENDLESS.startswith(after)
     screen.page.keyboard.press("Escape")
     screen.settles()
     assert screen.texts == [question, *stored(assistant, screen.conversation)]
@@ -162,7 +164,7 @@ def test_the_gateway_goes_away_and_comes_back(
     even bridge.js can be loaded; afterwards an answer that was streaming goes on, and new ones stream again.
     """
     windows.expect(r"net::ERR_\S+ at " + assistant.url("gateway"))
-    screen.ask(assistant.teach(LONG * 10, latency=20))
+    screen.ask(assistant.teach(ENDLESS, latency=20))
     before = screen.shows(60)
     with assistant.gateway.away():
         eventually(lambda: "Asking every two seconds" in screen.note)
@@ -171,12 +173,12 @@ def test_the_gateway_goes_away_and_comes_back(
         other = Screen.open(windows, visitor)
         other.ask(assistant.teach(TEXT))
         assert other.settles() == TEXT
-    eventually(lambda: screen.note == "")
+    eventually(lambda: screen.note == "", timeout=30)
     screen.shows(len(screen.answer) + 30)
     screen.page.keyboard.press("Escape")
     screen.settles()
     assert stored(assistant, screen.conversation) == [screen.answer]
-    assert (LONG * 10).startswith(screen.answer)
+    assert ENDLESS.startswith(screen.answer)
     with other.requests() as requests:
         other.ask(assistant.teach(TEXT))
         eventually(lambda: len(other.texts) == 4)
