@@ -26,12 +26,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from assistant import conversations
 from assistant.accounts import User
 from assistant.answers import Away, Event, Finished, Piece
 from assistant.asking import Question
 from assistant.conversations import Generation
 from assistant.errors import Refused
+from assistant.routes.conversations import own_generation
 from assistant.routes.messages import ask, broken_off
 from assistant.services import Id, LoggedIn, Parts, Services
 from assistant.sse import EventStream, frame
@@ -57,7 +57,8 @@ async def get(
     if position := request.headers.get("last-event-id"):
         return await _go_on(parts, user, position)
     if task_id is not None:
-        return EventStream(_frames(parts, user, await _generation(parts, user, task_id)))
+        generation = await run_in_threadpool(own_generation, parts, user, task_id)
+        return EventStream(_frames(parts, user, generation))
     if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         raise Refused(403, "cross_site", "Another site's page may not do this.")
     if message is None or not message.strip():
@@ -78,23 +79,12 @@ async def post(request: Request, user: LoggedIn, parts: Parts) -> Response:
 
 async def _go_on(parts: Services, user: User, position: str) -> Response:
     task_id, _, place = position.partition("/")
-    generation = await _generation(parts, user, task_id)
+    generation = await run_in_threadpool(own_generation, parts, user, task_id)
     if place == END:
         return Response(status_code=204)
     if not (place.isascii() and place.isdecimal() and len(place) < 10):
         raise Refused(400, "bad_position", "The Last-Event-ID is none of this stream's.")
     return EventStream(_frames(parts, user, generation, int(place)))
-
-
-async def _generation(parts: Services, user: User, task_id: str) -> Generation:
-    def find() -> Generation | None:
-        with parts.database.connection() as db:
-            return conversations.generation(db, task_id, user.id)
-
-    generation = await run_in_threadpool(find)
-    if generation is None:
-        raise Refused(404, "not_found", "There is no such answer.")
-    return generation
 
 
 async def _frames(

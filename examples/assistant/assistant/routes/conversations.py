@@ -37,7 +37,7 @@ async def open_one(conversation_id: Id, user: LoggedIn, parts: Parts) -> dict[st
 @router.post("/generations/{task_id}/cancel", status_code=202)
 async def cancel(task_id: str, user: LoggedIn, parts: Parts) -> dict[str, Any]:
     """Stop an answer. What was written stays; asking again changes nothing."""
-    generation = await run_in_threadpool(_find, parts, user, task_id)
+    generation = await run_in_threadpool(own_generation, parts, user, task_id)
     if generation.state == "running":
         try:
             await parts.gateway.cancel(generation)
@@ -78,7 +78,8 @@ def _look(parts: Services, user: User, conversation_id: int) -> dict[str, Any]:
         }
 
 
-def _find(parts: Services, user: User, task_id: str) -> Generation:
+def own_generation(parts: Services, user: User, task_id: str) -> Generation:
+    """One of this user's. Raises `Refused`, for others' as for none."""
     with parts.database.connection() as db:
         generation = conversations.generation(db, task_id, user.id)
     if generation is None:
