@@ -56,6 +56,7 @@ export class Thread {
       const question = { content, ...(this.id && { conversation_id: this.id }), ...(provider && { provider }) };
       const sent = await post("messages", question, { prefer: "respond-async" });
       this.id = sent.conversation_id;
+      bubble.message(sent.user);
       this.#bubbles.set(keyOf(sent.user), bubble);
       this.#follow(sent);
     } catch (error) {
