@@ -224,25 +224,3 @@ def test_the_user_stops_it(assistant: Stage, ann: Person) -> None:
     assert stream.seen[-1] == ("done", stored)
     assert ann.cancel(thread["task_id"]).is_success
     assert ann.answers(thread["id"]) == [stored]
-
-
-def test_what_is_no_question(ann: Person) -> None:
-    """It is refused in the one form of errors, and nothing is stored."""
-    for body, status in (
-        ({}, 422),
-        ([], 422),
-        ({"content": " "}, 422),
-        ({"content": 7}, 422),
-        ({"content": "Why?", "conversation_id": "no number"}, 422),
-        ({"content": "x" * 2_000_000}, 413),
-        ({"content": "Why?", "conversation_id": 10**12}, 404),
-        ({"content": "Why?", "conversation_id": 10**30}, 422),
-    ):
-        answer = ann.http.post("/messages", json=body)
-        assert answer.status_code == status, body
-        assert set(answer.json()["error"]) == {"code", "message"}
-    for content in (b'{"content": "\xff"}', b'{"content": "\\ud800"}', b'{"content": "Why?"', b""):
-        answer = ann.http.post("/messages", content=content, headers={"Content-Type": "application/json"})
-        assert answer.status_code == 422, content
-    assert ann.http.get("/conversations").json() == []
-    assert ann.http.get(f"/conversations/{10**30}").status_code == 422

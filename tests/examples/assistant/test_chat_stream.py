@@ -126,17 +126,20 @@ def test_who_comes_back_asks_nothing_again(assistant: Stage, ann: Person) -> Non
 
 
 @pytest.mark.needs("eventsource")
-def test_an_eventsource_whose_server_is_killed(assistant: Stage, ann: Person) -> None:
-    """It comes back by itself to the new one, and ends with the whole text, asked once."""
-    question = assistant.teach(LONG, latency=20)
-    asked = {"conversationId": here(assistant, ann), "message": question}
+def test_the_web_app_is_killed(assistant: Stage, ann: Person) -> None:
+    """The answer is finished and stored without the app; an EventSource comes back to the next one by itself,
+    and ends with the whole text, asked once.
+    """
+    question, conversation_id = assistant.teach(latency=30), here(assistant, ann)
+    asked = {"conversationId": conversation_id, "message": question}
     url = f"{assistant.url('web')}/chat/stream?{urlencode(asked)}"
     command = [str(require_tool("node")), "chat.js", url, ann.cookie]
     with subprocess.Popen(command, cwd=JS, stdout=subprocess.PIPE, text=True) as page:
         try:
             assert page.stdout is not None
-            facts = [json.loads(page.stdout.readline()) for _ in range(7)]
-            assistant.web.restart()
+            facts = [json.loads(page.stdout.readline()) for _ in range(5)]
+            with assistant.web.away():
+                eventually(lambda: len(assistant.stored(conversation_id)) == 2)
             facts += [json.loads(line) for line in page.stdout]
             assert page.wait(30) == 0
         finally:
@@ -144,9 +147,10 @@ def test_an_eventsource_whose_server_is_killed(assistant: Stage, ann: Person) ->
     requests = [fact for fact in facts if fact["type"] == "request"]
     assert [fact["status"] for fact in requests] == [200, 200, 204]
     assert requests[0]["after"] is None
-    assert "".join(fact["data"]["token"] for fact in facts if fact["type"] == "token") == LONG
+    assert "".join(fact["data"]["token"] for fact in facts if fact["type"] == "token") == TEXT
     (complete,) = [fact["data"] for fact in facts if fact["type"] == "complete"]
-    assert complete["content"] == LONG
+    row = assistant.stored(conversation_id)[-1]
+    assert (complete["messageId"], complete["content"], complete["partial"]) == (row["id"], TEXT, False)
     assert len(assistant.asked(question)) == 1
 
 

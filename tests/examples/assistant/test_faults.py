@@ -1,4 +1,7 @@
-"""Every part is killed while an answer is under way: nothing that was seen is lost, nor what was asked."""
+"""Every part is killed while an answer is under way: nothing that was seen is lost, nor what was asked.
+
+What becomes of readers whose web app is killed is in `test_chat_stream`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.examples.assistant.people import Person
@@ -185,18 +187,6 @@ def test_the_database_is_locked_for_a_while(assistant: Stage, ann: Person) -> No
         done = stream.until("done")
     assert "persistFailed" not in done
     assert done == stored(assistant, ann, thread["id"])
-
-
-def test_the_web_app_is_killed(assistant: Stage, ann: Person) -> None:
-    """The reader's connection breaks; the answer is finished and stored without the app."""
-    with ann.stream(assistant.teach(latency=30)) as stream:
-        thread = stream.until("thread")
-        stream.until_text()
-        with assistant.web.away():
-            with pytest.raises(httpx.TransportError):
-                stream.rest()
-            (row,) = eventually(lambda: assistant.stored(thread["id"]))
-    assert (row["content"], row["partial"], row["state"]) == (TEXT, False, "succeeded")
 
 
 def test_nobody_takes_the_question(assistant: Stage) -> None:
