@@ -16,6 +16,7 @@ import itertools
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -159,6 +160,7 @@ class Stage:
             "gateway", ["-m", "bridge", "serve", "--port", str(self._ports["gateway"])], "/readyz"
         )
         worker = ["-A", "assistant.generation", "worker", "--concurrency", "2", "-l", "info"]
+        worker += ["--without-mingle", "--without-gossip"]  # it would wait for others, and there are none
         self.worker = self._part("worker", ["-m", "celery", *worker])
         self.web = self._web("web", self._ports["web"])
         self.openai = self._provider("openai")
@@ -324,7 +326,12 @@ def stage(folder: Path) -> Iterator[Stage]:
 
 def answers(url: str) -> bool:
     """Whether a server is there, and well."""
+    address = httpx.URL(url)
     try:
+        # To ask in vain costs a hundred times as much as to knock, and takes it from who is just starting.
+        socket.create_connection((address.host, address.port or 80)).close()
         return httpx.get(url, verify=False).status_code < 500
+    except OSError:
+        return False
     except httpx.TransportError:
         return False
