@@ -241,7 +241,8 @@ class GatewayProtocol(HttpToolsProtocol):
         answer = self.quick.answer(self.url, self.headers, peer, self.server_state.default_headers)
         if answer is None:
             return False
-        self.transport.writelines(answer)
+        # Not `writelines`: in some Pythons (gh-127655) that never says that the client takes no more.
+        self.transport.write(b"".join(answer))
         self._answered_at_once = self._was_quick = True
         return True
 
