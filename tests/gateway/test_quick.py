@@ -528,20 +528,49 @@ def test_a_poll_behind_a_stream_waits(redis_url: str, writer: Writer) -> None:
 def test_who_takes_no_answers(redis_url: str, writer: Writer) -> None:
     """Gets no more of them until they are taken, so that they fill no memory; then all, in order."""
     writer.open().text("x" * 200_000)
-    polls = 30
+    more = 5
     with ways(redis_url) as gateway:
         gateway.warm("job-1")
         gateway.at_once = 0
         with Wire(gateway.gateway, receive_buffer=65_536) as wire:
-            for _ in range(polls):
-                wire.socket.sendall(get(POLL))
             protocol = gateway.only_connection()
-            eventually(lambda: gateway.gateway.inside(lambda: protocol.flow.write_paused))
-            before = gateway.at_once
-            assert before < polls / 2
-            assert all(wire.next().endswith(b"}") for _ in range(polls))
+            sent = 0
+            while not gateway.gateway.inside(lambda: protocol.flow.write_paused):
+                wire.socket.sendall(get(POLL))
+                sent += 1
+                eventually(lambda: gateway.at_once == sent)  # noqa: B023 (used at once)
+            for _ in range(more):
+                wire.socket.sendall(get(POLL))
+            eventually(lambda: gateway.gateway.inside(lambda: protocol.flow.read_paused))
+            assert gateway.at_once == sent
+            assert all(wire.next().endswith(b"}") for _ in range(sent + more))
             assert wire.ask(get(POLL)).endswith(b"}")
-            assert gateway.at_once > before
+            assert gateway.at_once > sent
+
+
+def test_an_answer_bears_the_date_of_its_second(redis_url: str, tasks: Tasks) -> None:
+    """What the server puts on each answer is kept only as long as the server keeps it."""
+    with ways(redis_url) as gateway:
+        gateway.warm("job-1")
+        quick = gateway.quick
+        assert quick is not None
+        for date in (b"one", b"two", b"two", b"three"):
+            own = [(b"date", date)]
+            answer = gateway.gateway.inside(
+                lambda: quick.answer(POLL.encode(), [(b"host", b"test")], "127.0.0.1", own)  # noqa: B023
+            )
+            assert answer is not None
+            assert answer[0].startswith(b"HTTP/1.1 200 OK\r\ndate: %b\r\n" % date)
+
+
+def test_an_old_version_of_http_goes_the_usual_way(redis_url: str, tasks: Tasks) -> None:
+    """Its connection is closed after the answer, even where the client would keep it."""
+    request = get(POLL, {"Connection": "keep-alive"}).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    with ways(redis_url) as gateway:
+        gateway.warm("job-1")
+        answer, at_once = gateway.both(request)
+        assert (answer[9:12], at_once) == (b"200", False)
+        assert b"\r\nconnection: close\r\n" in answer
 
 
 def test_an_idle_connection_has_its_time_as_ever(redis_url: str, tasks: Tasks) -> None:

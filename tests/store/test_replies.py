@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -91,6 +93,22 @@ async def test_a_connection_that_is_no_good_ends_it(sent: bytes, error: type[Exc
         wire.writer.close()
         with pytest.raises(error):
             await reading
+
+
+async def test_a_connection_that_is_reset_ends_it() -> None:
+    """Nothing is said before that; and redis-py, which may wait to write, hears of it as well."""
+    async with wired() as (wire, reading):
+        writer: asyncio.StreamWriter = wire.connection._writer
+        writer.write(b"x" * 50_000_000)
+        draining = asyncio.create_task(writer.drain())
+        await asyncio.sleep(0)
+        end = wire.writer.get_extra_info("socket")
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wire.writer.transport.abort()
+        with pytest.raises(ConnectionError):
+            await reading
+        with pytest.raises(ConnectionError):
+            await draining
 
 
 async def test_what_the_taker_raises_ends_it() -> None:
