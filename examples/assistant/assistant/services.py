@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, Field, ValidationError
@@ -53,7 +53,7 @@ def same_origin(request: Request) -> None:
         return
     site = request.headers.get("sec-fetch-site", "none")
     origin = request.headers.get("origin")
-    foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host")
     if site not in ("same-origin", "none") or foreign:
         raise Refused(403, "cross_site", "Another site's page may not do this.")
 
@@ -67,6 +67,15 @@ def logged_in(request: Request, parts: Annotated[Services, Depends(services)]) -
         if user is not None:
             return user
     raise Refused(401, "unauthenticated", "Please log in.")
+
+
+def wants(request: Request, header: str, wanted: str) -> bool:
+    """Whether `Accept` or `Prefer` names this, among others or alone; what has `q=0` is not wanted."""
+    for item in ",".join(request.headers.getlist(header)).lower().split(","):
+        name, *parameters = (part.replace(" ", "") for part in item.split(";"))
+        if name == wanted:
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 async def read(request: Request, kind: type[Body]) -> Body:

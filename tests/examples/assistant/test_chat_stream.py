@@ -175,8 +175,9 @@ def test_another_site_can_not_ask(assistant: Stage, ann: Person) -> None:
     """A GET that asks is refused where the browser says that another site's page makes it."""
     conversation_id = here(assistant, ann)
     asked = {"conversationId": conversation_id, "message": "Why?"}
-    for site in ("cross-site", "same-site"):
-        answer = ann.http.get("/chat/stream", params=asked, headers={"Sec-Fetch-Site": site})
+    mail = {"Sec-Fetch-Site": "none", "Accept": "text/html,application/xml;q=0.9,*/*;q=0.8"}
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, mail):
+        answer = ann.http.get("/chat/stream", params=asked, headers=headers)
         assert answer.status_code == 403
     assert len(ann.conversation(conversation_id)["messages"]) == 2
 

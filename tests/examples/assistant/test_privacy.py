@@ -115,7 +115,8 @@ def test_who_is_not_logged_in(assistant: Stage, secret: Secret) -> None:
 
 def test_another_sites_page(owner: Person, secret: Secret) -> None:
     """It can't make the user's browser ask, cancel or change anything."""
-    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+    origins = [{"Origin": origin} for origin in ("https://evil.example", "null", "http://[")]
+    for headers in (*origins, {"Sec-Fetch-Site": "cross-site"}):
         for method, path, body in (
             ("POST", "/messages", {"content": "Why?"}),
             ("POST", f"/generations/{secret.task}/cancel", {}),

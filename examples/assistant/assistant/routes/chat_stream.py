@@ -13,7 +13,8 @@ Rules
    event is `TASK_ID/end`: who comes with it gets 204, and comes no more.
 2. The first id comes with the head, before any model has said a word, and with the time after which to come
    back: browsers would wait for three seconds.
-3. A link on another site's page makes a browser send a GET with its cookies. Those that ask are refused.
+3. A link on another site's page, or in a mail, makes a browser send a GET with its cookies. Those that ask
+   are refused: whoever follows a link accepts HTML, which no EventSource does.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from assistant.conversations import Generation
 from assistant.errors import Refused
 from assistant.routes.conversations import own_generation
 from assistant.routes.messages import ask, broken_off
-from assistant.services import Id, LoggedIn, Parts, Services
+from assistant.services import Id, LoggedIn, Parts, Services, wants
 from assistant.sse import EventStream, frame
 
 router: Final = APIRouter()
@@ -59,8 +60,9 @@ async def get(
     if task_id is not None:
         generation = await run_in_threadpool(own_generation, parts, user, task_id)
         return EventStream(_frames(parts, user, generation))
-    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        raise Refused(403, "cross_site", "Another site's page may not do this.")
+    linked = wants(request, "accept", "text/html")
+    if linked or request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise Refused(403, "cross_site", "A link or another site's page may not do this.")
     if message is None or not message.strip():
         raise Refused(422, "invalid", "message: there is none")
     if len(message) > MAX_IN_URL:

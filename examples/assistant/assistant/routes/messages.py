@@ -22,7 +22,7 @@ from assistant.answers import Away, Event, Finished, Piece
 from assistant.asking import Asked, Question
 from assistant.errors import Refused
 from assistant.routes.conversations import described
-from assistant.services import Id, LoggedIn, Parts, Services, read
+from assistant.services import Id, LoggedIn, Parts, Services, read, wants
 from assistant.sse import EventStream, frame
 
 router: Final = APIRouter()
@@ -44,11 +44,11 @@ class Posted(BaseModel):
 async def post(request: Request, user: LoggedIn, parts: Parts) -> Response:
     """Ask."""
     asked = await ask(request, user, parts)
-    if "respond-async" in request.headers.get("prefer", ""):
+    if wants(request, "prefer", "respond-async"):
         return _accepted(asked, described(parts, user, asked.generation))
     streaming = user.streaming and parts.providers.streams(asked.generation.provider)
     events = parts.answers.follow(asked.generation)
-    if streaming and "text/event-stream" in request.headers.get("accept", ""):
+    if streaming and wants(request, "accept", "text/event-stream"):
         # The head waits for the first word, so that a failure before it still can be one.
         first = await anext(events)
         failed = _failed(first)
