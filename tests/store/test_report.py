@@ -317,6 +317,18 @@ def test_task_that_is_gone_is_lost(bench: Bench, names: list[str]) -> None:
     assert bench.view().text == "ab"
 
 
+@pytest.mark.parametrize("announced", [False, True])
+def test_what_was_reported_to_a_lost_log_is_forgotten(bench: Bench, announced: bool) -> None:
+    """Also where somebody else begins the log anew: under the same token the same request counts again."""
+    bench.report("t1", A, name="n")
+    bench.lose("log")
+    if announced:
+        bench.create("again")
+    bench.open("t1", lease_ms=0)
+    assert said(bench.report("t1", A, name="n"))[0] == "applied"
+    assert bench.view().text == "a"
+
+
 def test_attempt_that_is_gone_is_lost(bench: Bench) -> None:
     """Redis may know the task, but not this attempt: it isn't begun in the middle."""
     bench.report("t1", A, number=1)

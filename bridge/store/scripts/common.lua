@@ -88,6 +88,14 @@ local function new_epoch(known_before)
   set('server', server())
 end
 
+-- The first life of the log, as far as anybody knows: of one that was lost no token counts any more, and
+-- nothing that `report` remembers.
+local function first_epoch()
+  if task.epoch > 0 then set('reports', '') end
+  new_epoch(0)
+  set('tokens', '')
+end
+
 local function emit_state()
   local function time(t) if t > 0 then return num(t) else return 'null' end end
   emit('state', '{"state":"' .. task.state .. '","attempt":' .. num(task.attempt)
@@ -144,11 +152,10 @@ end
 
 -- A task that isn't known, or not any more, waits for its first attempt.
 local function introduce(owner, creation)
-  new_epoch(0)
+  first_epoch()
   wait_anew(owner, creation)
   set('attempt', 0)
   set('token', '')
-  set('tokens', '')
   set('batch', 0)
   set('restore', '')
   emit_state()
@@ -222,10 +229,9 @@ local function begin(token, lease, room)
   end
 
   if not KNOWN then
-    new_epoch(0)
+    first_epoch()
     set('created', NOW)
     set('cancel', 0)
-    set('tokens', '')
     take_over(token, 1, lease)
   elseif task.state == 'queued' and task.token == '' and not moved() then
     take_over(token, task.attempt + 1, lease)
