@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final, NoReturn
 
 from assistant import accounts
-from assistant.config import Config
+from assistant.config import Config, ConfigError
 from assistant.database import Database
 
 HOST: Final = "127.0.0.1"
@@ -49,7 +49,10 @@ def main() -> None:
     user = commands.add_parser("user", help="add a user, or give one a new password")
     user.add_argument("name")
     arguments = parser.parse_args()
-    database = Database(Config.from_env().database)
+    try:
+        database = Database(Config.from_env().database)
+    except ConfigError as error:
+        sys.exit(f"assistant: {error}")
     database.create()
     if arguments.command == "user":
         add_user(database, arguments.name)
@@ -75,13 +78,14 @@ def run(database: Database, port: int, *, demo: bool) -> None:
     """Run all of it until somebody ends it, or one of the processes ends."""
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(port))
-        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        place = listener.getsockname()[1]
+        url = f"http://{HOST}:{place}"
         env = {
             "BRIDGE_PORT": "0",
             "BRIDGE_AUTH": "jwt",
             "BRIDGE_DRAIN_SECONDS": "1",
             "BRIDGE_TICKET_KEYS": secrets.token_urlsafe(48),
-            "BRIDGE_CORS_ORIGINS": url,
+            "BRIDGE_CORS_ORIGINS": f"{url} http://localhost:{place}",
             "ASSISTANT_DEMO_MODEL": "1" if demo else "",
             **os.environ,
             "ASSISTANT_DATABASE": str(database.path.absolute()),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from assistant import accounts
 from assistant.database import Database
@@ -83,6 +84,10 @@ def test_nothing_but_the_command(tmp_path: Path) -> None:
         for name, password in one.passwords.items():
             person = Person(name, one.url)
             person.log_in(password)
+            gateway = person.http.get("/me").json()["gateway"]
+            for origin in (one.url, one.url.replace("127.0.0.1", "localhost")):
+                answer = httpx.get(f"{gateway}/bridge.js", headers={"Origin": origin})
+                assert answer.headers["access-control-allow-origin"] == origin
             with person.stream("Hello?") as stream:
                 assert "You said: Hello?".startswith(stream.until_text(3)[:16])
                 person.cancel(stream.seen[0][1]["task_id"])
@@ -117,6 +122,14 @@ def test_the_port_is_taken(tmp_path: Path) -> None:
         said = run(tmp_path, "--port", str(taken.getsockname()[1]))
     assert said.returncode == 1
     assert re.fullmatch(r"assistant: port \d+ can't be had \(.+\); choose another with --port\n", said.stderr)
+
+
+def test_a_setting_that_does_not_fit(tmp_path: Path) -> None:
+    """It is named in a line, and nothing is started."""
+    said = run(tmp_path, ASSISTANT_MESSAGES_PER_MINUTE="many")
+    assert said.returncode == 1
+    assert said.stderr.startswith("assistant: ASSISTANT_MESSAGES_PER_MINUTE must be")
+    assert said.stderr.count("\n") == 1
 
 
 def test_the_gateway_does_not_start(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -99,6 +100,23 @@ def test_a_session(assistant: Stage) -> None:
     for value in ("", "x", "x" * 4000):
         answer = httpx.get(assistant.url("web") + "/me", headers={"Cookie": f"session={value}"}, verify=False)
         assert refused(answer) == (401, "unauthenticated")
+
+
+def test_many_log_in_at_once(assistant: Stage, ann: Person) -> None:
+    """Who guesses many passwords at once is refused, and who is logged in doesn't wait for all the others."""
+    guess = {"name": "ann", "password": "guess"}
+
+    async def storm() -> list[int]:
+        async with httpx.AsyncClient(base_url=assistant.url("web"), timeout=30, verify=False) as http:
+            guesses = [asyncio.create_task(http.post("/login", json=guess)) for _ in range(40)]
+            done, _ = await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+            assert len(done) < len(guesses)
+            http.cookies = ann.http.cookies
+            assert (await http.get("/conversations")).status_code == 200
+            assert not all(one.done() for one in guesses)
+            return [answer.status_code for answer in await asyncio.gather(*guesses)]
+
+    assert set(asyncio.run(storm())) == {401, 503}
 
 
 def test_the_database_is_locked(assistant: Stage, ann: Person) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,10 @@ from assistant.errors import Refused
 from assistant.services import COOKIE, LoggedIn, Parts, read
 
 router: Final = APIRouter()
+
+LOGINS: Final = CapacityLimiter(2)
+"""A password costs time and memory on purpose. So few are looked at at once that nobody else waits for them."""
+MAX_WAITING: Final = 20
 
 
 class Credentials(BaseModel):
@@ -37,7 +42,10 @@ async def login(request: Request, response: Response, parts: Parts) -> None:
         with parts.database.connection() as db:
             return accounts.log_in(db, credentials.name, credentials.password)
 
-    token = await run_in_threadpool(log_in)
+    if LOGINS.statistics().tasks_waiting >= MAX_WAITING:
+        message = "Too many log in at this moment. Please try again."
+        raise Refused(503, "too_many", message, {"Retry-After": "2"})
+    token = await to_thread.run_sync(log_in, limiter=LOGINS)
     if token is None:
         raise Refused(401, "wrong_credentials", "Name and password don't belong together.")
     response.set_cookie(
