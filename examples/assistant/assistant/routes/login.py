@@ -16,7 +16,7 @@ from assistant.services import COOKIE, LoggedIn, Parts, read
 router: Final = APIRouter()
 
 LOGINS: Final = CapacityLimiter(2)
-"""A password costs time and memory on purpose. So few are looked at at once that nobody else waits for them."""
+"""A password costs time and memory, on purpose: so few are looked at that nobody else has to wait."""
 MAX_WAITING: Final = 20
 
 
