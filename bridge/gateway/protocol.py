@@ -1,14 +1,8 @@
-"""What the gateway needs of a connection beyond what uvicorn's protocol gives.
+"""What the gateway takes from a connection, and what it refuses. What it gives to one is in `peer.py`.
 
-- It is the `Connection` of its requests. `unsent` tells how much waits for the client, in the kernel too. Who
-  never reads, and who is gone without a word, gives himself away by it: it doesn't shrink. `cut` resets the
-  connection. uvicorn itself closes in order, which waits for the client to take what is buffered: one that
-  takes nothing would be kept for ever, with its buffer. That goes, too, for one that doesn't take the rest of
-  its answer.
 - A poll that can be answered from memory is (`quick.py`), as soon as it is read: there is no cycle of
   uvicorn's for it, and no task. Only one of each read, so that who sends many at once waits as everybody
   does, and only where nothing is under way on the connection and its client takes what it was sent.
-- `BARE` in the scope keeps an answer free of headers of ours, where it is somebody else's.
 - Requests that are no HTTP are refused in the shape of all our errors.
 - Nobody fills the memory with a head or a body that never ends, nor holds a connection by sending slowly. A
   request's head has `request_seconds`, from its first byte or the connection's beginning, and then its body.
@@ -29,22 +23,12 @@ leaves to us: trailers, a second Host, and what follows a request to upgrade.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-import sys
-import weakref
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from typing import Any, Final, Literal
-
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bridge.gateway.answers import error_body
 from bridge.gateway.auth.reports import ReportKeys
-from bridge.gateway.connection import BARE, EXTENSION
-from bridge.gateway.flow import Flag, Flow, Pipeline
 from bridge.gateway.limits import Connections
+from bridge.gateway.peer import PeerProtocol
 from bridge.gateway.quick import Quick
 from bridge.settings import Settings
 
@@ -52,49 +36,27 @@ _LAST_WORDS_SECONDS: Final = 2.0
 _LAST_BYTES: Final = 1_048_576
 """So long a client that was refused has to take the answer, and so much it may still send."""
 
-_INT: Final = struct.Struct("i")
 
+class GatewayProtocol(PeerProtocol):
+    """The protocol of `bridge serve`, with the rules above."""
 
-if sys.platform == "linux":
-    import fcntl
-    import termios
-
-    def _kernel_holds(fd: int) -> int:
-        """How many bytes of a socket's are not acknowledged by its peer (SIOCOUTQ, tcp(7))."""
-        held: int = _INT.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(_INT.size)))[0]
-        return held
-else:
-
-    def _kernel_holds(fd: int) -> int:
-        """Not known here."""
-        return 0
-
-
-class GatewayProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 over httptools, with the additions above."""
-
-    settings: Settings
     limit: Connections
     report_keys: ReportKeys
     quick: Quick | None
     """All are set by `protocol_with`, the same for all connections of a server."""
 
-    # Instances share the keys of their dicts up to thirty; without slots each would be a KB larger.
     __slots__ = (
-        "_answered",
         "_answered_at_once",
         "_begun",
         "_body_bytes",
         "_clock",
         "_clock_part",
-        "_gone",
         "_is_report",
         "_part",
         "_part_bytes",
         "_parts",
         "_place",
         "_refused",
-        "_tell",
         "_was_quick",
         "last_answers",
     )
@@ -102,7 +64,6 @@ class GatewayProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Called by uvicorn's server, with what its protocols take."""
         super().__init__(*args, **kwargs)
-        self.pipeline = Pipeline()  # type: ignore[assignment] # a list that does what uvicorn asks of a deque
         self.last_answers = False
         """Set when the server goes away: each connection is closed after the answer under way, or the next
         one. A client that is told to come back would else come back over the same one, to the same gateway.
@@ -120,10 +81,6 @@ class GatewayProtocol(HttpToolsProtocol):
         self._clock_part = 0
         self._refused = False
         self._place: str | None = None
-        self._answered: RequestResponseCycle | None = None
-        """Of the request that was begun last. What uvicorn calls `cycle` may still wait behind it."""
-        self._tell: Callable[[], None] | None = None
-        self._gone = False
         self._answered_at_once = False
         """The request that is being read."""
         self._was_quick = False
@@ -132,7 +89,6 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Somebody connected."""
         super().connection_made(transport)
-        self.flow = Flow(transport)
         self._place = self.limit.enter(self.client[0] if self.client is not None else "")
         if self._place is None:
             self._refused = True
@@ -147,14 +103,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self.limit.leave(self._place)
             self._place = None
         super().connection_lost(exc)
-        self._say_gone()
-        # Cycle, scope and connection refer to each other, and nobody needs them now. So they go at once, and
-        # don't wait for the garbage collector (`server.py`).
-        self._unset_keepalive_if_required()
-        self.pipeline.clear()
-        self._answered = None
-        self.cycle = None  # type: ignore[assignment] # as uvicorn has it before the first request
-        self.scope = None  # type: ignore[assignment] # likewise
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless this connection was refused."""
@@ -188,7 +136,6 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._part is None:
             self._enter("head")
         self._begun = True
-        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item] # ours, no dict
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or a trailer. Those are dropped: uvicorn would add them to the headers, also those that
@@ -214,11 +161,6 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._is_report = self.parser.get_method() == b"POST" and self.report_keys.admit(self.headers)
         super().on_headers_complete()
-        self.cycle.message_event = Flag()  # type: ignore[assignment] # as an event
-        if self.settings.upstream:
-            # A weak reference: the cycle holds the scope.
-            bare = partial(_bare, weakref.ref(self.cycle))
-            self.scope["extensions"][BARE] = bare  # type: ignore[assignment] # ours, no dict
         self._enter("body")
         if self.last_answers:
             self.close_after_answer()
@@ -250,11 +192,6 @@ class GatewayProtocol(HttpToolsProtocol):
         if size > self.settings.max_head_bytes:
             self._refuse(431, "The request's line and headers are too large.", "too_large")
         return self._refused
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Begin an answer."""
-        self._answered = cycle
-        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body. Only reports have large ones, and most requests have none."""
@@ -314,12 +251,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(408, "The request took too long to arrive.", "too_slow")
 
     @property
-    def _answering(self) -> bool:
-        """Whether an answer is under way, or still to be given."""
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is not None and not cycle.response_complete
-
-    @property
     def _free(self) -> bool:
         """Whether a report's body is being read."""
         return self._part == "body" and self._is_report and self._answering and not self._refused
@@ -329,83 +260,6 @@ class GatewayProtocol(HttpToolsProtocol):
         proxy that used this connection again would wait in vain.
         """
         self.close_after_answer()
-
-    def close_after_answer(self) -> None:
-        """Close the connection when the answer that is under way, if any, was given."""
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is not None:
-            cycle.keep_alive = False
-
-    def on_response_complete(self) -> None:
-        """The answer was given whole; perhaps the connection is closed now, which waits for the client."""
-        self._tell = None
-        super().on_response_complete()
-        if self.transport.is_closing():
-            self._wait_for_client(self.unsent())
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Nothing was asked for in a while: close, once the client has taken the last answer."""
-        self._wait_for_client(self.unsent())
-
-    def _wait_for_client(self, left: int) -> None:
-        if left:
-            self.timeout_keep_alive_task = self.loop.call_later(self._patience, self._look, left)
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _look(self, before: int) -> None:
-        """Some time later: the client has taken all, or some, or nothing."""
-        left = self.unsent()
-        if left >= before:
-            self.cut()
-        else:
-            self._wait_for_client(left)
-
-    @property
-    def _patience(self) -> float:
-        """A client that takes nothing of the rest of an answer for so long is disconnected."""
-        return self.settings.stall_timeout_seconds
-
-    def unsent(self) -> int:
-        """How many bytes wait for the client: here, in the kernel, and on their way to it."""
-        waiting: int = self.transport.get_write_buffer_size()
-        try:
-            end = self.transport.get_extra_info("socket")
-            return waiting + (_kernel_holds(end.fileno()) if end is not None else 0)
-        except (OSError, ValueError):
-            return waiting  # the socket is closed, and its number gone
-
-    def push(self, chunk: bytes) -> bool:
-        """Write a chunk of the answer under way, unless the client isn't writable."""
-        if self.flow.write_paused:
-            return False
-        self.transport.write(chunk)
-        return True
-
-    def when_gone(self, tell: Callable[[], None]) -> bool:
-        """Call `tell` when the connection is gone, at once if it is already."""
-        self._tell = tell
-        if self._gone:
-            self._say_gone()
-        return True
-
-    def _say_gone(self) -> None:
-        """Let the application know that nobody is there. It may go on; whatever it says now goes nowhere."""
-        self._gone = True
-        if self._answered is not None:
-            self._answered.disconnected = True
-            self._answered.message_event.set()
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell()
-
-    def cut(self) -> bool:
-        """Reset the connection. A mere close would leave what waits in the kernel, for minutes."""
-        end = self.transport.get_extra_info("socket")
-        with suppress(OSError, ValueError):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-        return True
 
     def send_400_response(self, msg: str) -> None:
         """What was received is no HTTP, or none that the parser takes."""
@@ -434,12 +288,6 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self._clock = self.loop.call_later(_LAST_WORDS_SECONDS, self.cut)
-
-
-def _bare(weak_cycle: weakref.ref[RequestResponseCycle]) -> None:
-    """What answers one request adds no headers of its own to it."""
-    if (cycle := weak_cycle()) is not None:
-        cycle.default_headers = []
 
 
 def protocol_with(
