@@ -142,10 +142,9 @@ class StreamFollower:
             patience = min(patience, _LAST_WORDS_SECONDS)
         if now - self._taken_at < patience / _LOOKS:
             return False
-        unsent = self._connection.unsent()
-        taken = self.bytes_sent - unsent
-        if taken > self._taken or not (unsent or self._sending):
-            self._taken, self._taken_at = max(taken, self._taken), now
+        taken = self.bytes_sent - self._connection.unsent()
+        if taken > self._taken:
+            self._taken, self._taken_at = taken, now
         return now - self._taken_at >= patience
 
     def drain(self) -> None:

@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable
 
 import pytest
+from starlette.types import Message
 
 from bridge import sse
 from bridge.codec import encode
 from bridge.entries import Entry
 from bridge.events import START, UNKNOWN_TASK_END, Chunk, Data, End, Position, Progress, Reset, State, Unknown
 from bridge.gateway.auth.visitor import ANYBODY
+from bridge.gateway.connection import PLAIN
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import PIECE_BYTES
 from bridge.gateway.hub import Hub
@@ -434,9 +436,10 @@ def batch(at: float, text: str = "x") -> Batch:
     return one
 
 
-async def waiting(pipe: Pipe) -> tuple[StreamFollower, asyncio.Task[bytes]]:
+async def waiting(pipe: Pipe, heartbeat: float = 10) -> tuple[StreamFollower, asyncio.Task[bytes]]:
     """A stream that is up to date, and what it will wake up with."""
-    hub = Hub(Settings(redis_url="redis://127.0.0.1:1/0", heartbeat_seconds=10, stall_timeout_seconds=20))
+    seconds = {"heartbeat_seconds": heartbeat, "stall_timeout_seconds": 20}
+    hub = Hub(Settings(redis_url="redis://127.0.0.1:1/0").with_(**seconds))
     follower = StreamFollower(START, hub, ANYBODY, pipe)
     task = asyncio.create_task(follower._next())
     await asyncio.sleep(0)
@@ -473,6 +476,45 @@ async def test_a_client_that_takes_some_of_what_is_pushed_is_not_stalled() -> No
     follower._task = None  # the test's own, which must go on
     assert follower._takes_nothing(follower.began + 115)
     task.cancel()
+
+
+async def test_a_client_that_was_sent_nothing_for_long_has_its_whole_time() -> None:
+    """It is counted from what it was sent, not from when it was looked at last; and so again each time."""
+    pipe = Pipe()
+    follower, task = await waiting(pipe, 10_000)
+    follower._task = None  # the test's own, which must go on
+    for begun in (0, 1000, 2000):
+        for second in range(begun, begun + 100):
+            follower.tick(follower.began + second)
+        assert follower.offer(batch(follower.began + begun + 99.5))
+        for second in range(begun + 100, begun + 119):
+            assert not follower._takes_nothing(follower.began + second)
+            follower.tick(follower.began + second)
+        assert follower._takes_nothing(follower.began + begun + 119)
+        pipe.taken = follower.bytes_sent
+        assert not follower._takes_nothing(follower.began + begun + 122)
+    task.cancel()
+
+
+async def test_a_send_that_waits_counts_where_the_kernel_can_not_be_asked() -> None:
+    """Under a server that isn't ours: who takes nothing holds up `send`, and that is all there is to see."""
+    stuck = asyncio.Event()
+
+    async def send(_: Message) -> None:
+        await stuck.wait()
+
+    hub = Hub(Settings(redis_url="redis://127.0.0.1:1/0", stall_timeout_seconds=20))
+    follower = StreamFollower(START, hub, ANYBODY, PLAIN)
+    follower._task = None  # the test's own, which must go on
+    sending = asyncio.create_task(follower._send(send, b"x"))
+    await asyncio.sleep(0)
+    for second in range(24):
+        follower.tick(follower.began + second)
+    assert follower._takes_nothing(follower.began + 24)
+    stuck.set()
+    await sending
+    follower.tick(follower.began + 25)
+    assert not follower._takes_nothing(follower.began + 26)
 
 
 async def test_who_can_not_be_written_to_wakes_up() -> None:
