@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 
-from bridge.codec import dumps
+from bridge.codec import dumps, utf8
 from bridge.errors import InvalidInput
 from bridge.events import End, Event
 from bridge.sources.llm import anthropic, gemini, ollama, openai
@@ -114,11 +114,13 @@ class Provider(ABC):
         return Post(self._url(), headers, body, self.stream)
 
     def _end(self, answer: Answer) -> End:
-        result: dict[str, Any] = {"provider": self.name, "model": answer.model[:200] or self.model}
+        # Whoever keeps the result elsewhere can't be expected to know what to do with half a character.
+        model, reason = (utf8(said).decode() for said in (answer.model[:200] or self.model, answer.reason))
+        result: dict[str, Any] = {"provider": self.name, "model": model}
         usage = answer.usage or None
         failure = answer.failure
         if failure is None:
-            return End("succeeded", result={**result, "finish_reason": answer.reason or None}, usage=usage)
+            return End("succeeded", result={**result, "finish_reason": reason or None}, usage=usage)
         if failure.code == INTERRUPTED and not answer.begun:
             # What hasn't begun can't break off.
             failure = replace(failure, code=UNAVAILABLE)

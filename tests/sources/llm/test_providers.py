@@ -267,6 +267,14 @@ async def test_answers_and_errors_are_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert (await code_after(Answer([b"x" * 5_000_000], 500, JSON, then="hold")))[1] == "unavailable"
 
 
+async def test_half_a_character_in_what_is_no_text() -> None:
+    """It is U+FFFD in the result, too, which may be kept where only whole ones can be."""
+    half = rb'{"model":"m\ud83d","choices":[{"delta":{"content":"x"},"finish_reason":"\ude80"}]}'
+    async with provider(Answer([b"data: " + half + b"\n\ndata: [DONE]\n\n"])) as server:
+        _, end, _ = await ask(OpenAI("m", base_url=server.url))
+    assert end.result == {"provider": "openai", "model": "m\ufffd", "finish_reason": "\ufffd"}
+
+
 async def test_an_error_whose_body_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The status says enough."""
     monkeypatch.setattr(module, "ERROR_SECONDS", SOON)
