@@ -9,7 +9,8 @@ Rules
 3. Only then is it sent (announced on the bridge, published to the workers): no worker begins what isn't
    stored, and what it is to do it reads from the database, by its own task's id.
 4. What can't be sent is kept as failed, so that the user sees it and may ask again. Should the message have
-   got through after all, the worker finds that nobody waits for it.
+   got through after all, the worker finds that nobody waits for it; one that has begun by then is not in
+   vain (`keeping`).
 5. If this process dies between storing and sending, the sweeper finds a task that nobody knows. One that was
    announced and not published looks like one that waits: its user may stop it.
 """

@@ -5,8 +5,9 @@ Rules
 1. The worker brings its answer before its task ends on the bridge. So who sees the end and no message knows
    that storing failed or the worker was killed, and brings what the bridge has: that is `settle`.
 2. The first one wins; what another brings for the same task is dropped, because it is the same. One
-   exception: an answer that was given up as lost (a worker that was silent for longer than its lease, a
-   task that the bridge had forgotten) makes way for the whole of it, when its worker comes back after all.
+   exception: an answer that was given up (a worker that was silent for longer than its lease, a task that the
+   bridge had forgotten, a message that seemed not to get through) makes way for what its worker brings after
+   all.
 3. The message and the generation's state change in one transaction. A generation is running as long as it
    has no message, and its conversation takes no other question; a cancel ends it, also while it waits in
    the queue.
@@ -44,7 +45,7 @@ LOST_SECONDS: Final = 60.0
 ASK_SECONDS: Final = 2.0
 """So long the gateway is asked about one task at most."""
 ENDED: Final = frozenset(("succeeded", "failed", "cancelled"))
-_GIVEN_UP: Final = ("worker_lost", "unknown_task", "lost")
+_GIVEN_UP: Final = ("worker_lost", "unknown_task", "lost", "not_sent")
 
 _now = time.monotonic
 """Time, in one place: a test has a faster one."""

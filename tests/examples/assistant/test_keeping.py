@@ -67,7 +67,7 @@ def test_what_is_partial(stage: Backstage, asked: Asked, answer: Answer, partial
     assert stage.generation(asked.generation.task_id).state == answer.state
 
 
-@pytest.mark.parametrize("given_up", [WORKER_LOST, LOST])
+@pytest.mark.parametrize("given_up", [WORKER_LOST, LOST, Answer.failed("not_sent", "Please ask again.")])
 def test_a_worker_that_was_given_up_comes_back(stage: Backstage, asked: Asked, given_up: Answer) -> None:
     """Its whole answer takes the place of what was kept without it, under the same id."""
     before = keeping.keep_now(stage.database, asked.generation, given_up)
