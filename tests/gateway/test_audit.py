@@ -12,6 +12,8 @@ import redis
 
 from bridge.events import Reset
 from bridge.gateway import audit
+from bridge.gateway.audit import Audit
+from bridge.gateway.channel import Channel
 from bridge.store.log import Head, Store
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
@@ -81,6 +83,38 @@ def test_in_health_many_tasks_are_compared_in_parts(redis_url: str, monkeypatch:
     assert max(asked) == 2
     for writer in writers:
         writer.client.close()
+
+
+def test_a_round_in_parts_takes_its_time_and_may_be_broken_off(redis_url: str) -> None:
+    """Each part waits its share for the next; after trouble, or with another link, a new round is better."""
+    with running(redis_url, **NEVER) as gateway:
+        eventually(lambda: gateway.hub.ready)
+        hub = gateway.hub
+        some = [Channel(str(number), lambda _: None) for number in range(audit._HEADS_PER_ROUND_TRIP * 2 + 1)]
+
+        async def done(happens: str) -> list[float]:
+            mine, steps = Audit(hub.settings, hub.store, hub._link, hub.counts), list[float]()
+
+            async def compare(channels: Sequence[Channel], *, whole: bool) -> None:
+                steps.append(len(channels))
+                if happens == "trouble":
+                    mine.trouble()
+                elif happens == "link":
+                    mine.soon()
+
+            async def wait(seconds: float) -> None:
+                steps.append(seconds)
+
+            mine._well_since = monotonic()
+            mine._compare, mine._wait = compare, wait  # type: ignore[method-assign] # its own steps
+            await mine._round(some, 6.0)
+            return steps
+
+        most = audit._HEADS_PER_ROUND_TRIP
+        for happens, steps in [("", [most, 2.0, most, 2.0, 1]), ("trouble", [most]), ("link", [most])]:
+            told = gateway.inside(lambda: asyncio.ensure_future(done(happens)))  # noqa: B023
+            eventually(told.done)
+            assert told.result() == steps
 
 
 def test_trouble_in_a_part_is_over_only_after_a_whole_round(
