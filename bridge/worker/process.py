@@ -1,7 +1,8 @@
 """What a process has of the bridge: its settings, its pumps, and its open tasks.
 
 A forked child has none of it. The pump's thread isn't there, its connection is the parent's, and so are the
-tasks; so the child begins with an empty state, and what it inherited does nothing any more. At the end of
+tasks; so the child begins with an empty state, and what it inherited does nothing any more. A fork waits
+for a thread that is importing something for the bridge: the child would wait for it for ever. At the end of
 the interpreter the pumps get a last chance to send what waits.
 """
 
@@ -39,6 +40,10 @@ class _State:
 
 _state = _State()
 _inherited: list[_State] = []
+_importing = threading.RLock()
+"""Held while something is imported late, and by who forks: a child that was forked in the midst of an import
+would wait for its end for ever.
+"""
 
 
 def configure(settings: Settings | None = None, **changes: Any) -> Settings:
@@ -68,7 +73,8 @@ def begin(task_id: str, settings: Settings, buffer: Buffer, place: str = "") -> 
         buffer.close(go_on=True)
         return None
     # Imported late, because these bring redis-py: code that only calls the hook doesn't pay for it.
-    from bridge.worker.attempt import Attempt
+    with _importing:
+        from bridge.worker.attempt import Attempt
 
     pump = _pump_for(settings)
     attempt = Attempt(task_id, settings, buffer, place)
@@ -98,7 +104,8 @@ def announce(task_id: str, owner: str, settings: Settings) -> Notice | None:
     """Hand a new announcement to the pump; None when it isn't taken any more, or too many are waiting."""
     if _shutting_down(task_id):
         return None
-    from bridge.worker.notice import created
+    with _importing:
+        from bridge.worker.notice import created
 
     notice = created(task_id, owner)
     return notice if notify(notice, settings) else None
@@ -118,7 +125,8 @@ def _shutting_down(task_id: str) -> bool:
 
 
 def _pump_for(settings: Settings) -> Pump:
-    from bridge.worker.pump import Pump
+    with _importing:
+        from bridge.worker.pump import Pump
 
     with _state.lock:
         pump = _state.pumps.get(settings)
@@ -145,8 +153,17 @@ def reset() -> None:
         pump.stop()
 
 
+def _before_fork() -> None:
+    _importing.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _importing.release()
+
+
 def _after_fork() -> None:
-    global _state
+    global _state, _importing
+    _importing = threading.RLock()  # not released: who forks in C doesn't always say so before
     old, _state = _state, _State(_state.settings)
     # Kept, so that nothing of the parent's, such as its connection, is finalized here.
     _inherited.append(old)
@@ -164,5 +181,7 @@ def flush() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
+    )
 atexit.register(flush)

@@ -167,6 +167,47 @@ def test_a_fork_while_a_thread_makes_a_task(settings: Settings, monkeypatch: pyt
         other.join()
 
 
+def test_a_fork_in_the_midst_of_the_first_import(redis_url: str) -> None:
+    """A thread that begins the process's first task imports redis-py: a fork waits for that, and a child for
+    nothing; so does a child that forks again.
+    """
+    code = """
+import os, signal, sys, threading
+import bridge
+
+inside, forking = threading.Event(), threading.Event()
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "redis":
+            inside.set()
+            forking.wait()
+
+sys.meta_path.insert(0, Slow())
+os.register_at_fork(before=forking.set)
+other = threading.Thread(target=lambda: bridge.task("other").start().finish())
+other.start()
+inside.wait()
+
+def child(generations):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)  # ends a child that hangs
+        bridge.task(f"child-{generations}").start().finish()
+        if generations > 1:
+            forker = threading.Thread(target=child, args=(generations - 1,))
+            forker.start()
+            forker.join()
+        os._exit(0)
+    print(os.waitpid(pid, 0)[1], flush=True)
+
+child(2)
+other.join()
+"""
+    ended = run_python(code, redis_url)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["0", "0"]), ended.stderr
+
+
 def test_a_fork_in_the_middle_of_a_storm(settings: Settings, redis_client: redis.Redis) -> None:
     """Threads report while the process forks: the locks they hold don't stop the child."""
     with bridge.task("t") as task:
