@@ -116,7 +116,8 @@ def test_who_is_not_logged_in(assistant: Stage, secret: Secret) -> None:
 def test_another_sites_page(owner: Person, secret: Secret) -> None:
     """It can't make the user's browser ask, cancel or change anything."""
     origins = [{"Origin": origin} for origin in ("https://evil.example", "null", "http://[")]
-    for headers in (*origins, {"Sec-Fetch-Site": "cross-site"}):
+    sites = [{"Sec-Fetch-Site": site} for site in ("cross-site", "same-site")]
+    for headers in (*origins, *sites):
         for method, path, body in (
             ("POST", "/messages", {"content": "Why?"}),
             ("POST", f"/generations/{secret.task}/cancel", {}),

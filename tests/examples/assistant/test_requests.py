@@ -97,6 +97,11 @@ def test_a_session(assistant: Stage) -> None:
     cookie = login.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=lax" in cookie
+    assert "secure" not in cookie
+    # What a proxy in front says, that speaks HTTPS for us.
+    headers = {"X-Forwarded-Proto": "https"}
+    login = person.http.post("/login", json={"name": person.name, "password": PASSWORD}, headers=headers)
+    assert "secure" in login.headers["set-cookie"].lower().split("; ")
     for value in ("", "x", "x" * 4000):
         answer = httpx.get(assistant.url("web") + "/me", headers={"Cookie": f"session={value}"}, verify=False)
         assert refused(answer) == (401, "unauthenticated")
