@@ -11,6 +11,7 @@ import pytest
 from assistant import keeping
 from assistant.asking import Desk, NotSent, Question
 from assistant.conversations import Generation
+from assistant.database import seconds_ago
 from assistant.errors import Refused
 from assistant.keeping import Answer
 from assistant.providers import Providers
@@ -109,6 +110,12 @@ def test_too_many(stage: Backstage) -> None:
     assert 55 <= int(refused.value.headers["Retry-After"]) <= 60
     assert stage.count("conversations") == 3
     stage.ask(bob)
+    with stage.database.connection() as db:
+        db.execute("UPDATE generations SET created_at = ? WHERE rowid = 1", (seconds_ago(50),))
+    with pytest.raises(Refused) as refused:
+        stage.ask(ann)
+    assert refused.value.headers is not None
+    assert 1 <= int(refused.value.headers["Retry-After"]) <= 10
     with stage.database.connection() as db:
         db.execute("UPDATE generations SET created_at = '2020-01-01T00:00:00.000Z' WHERE rowid = 1")
     stage.ask(ann)
