@@ -9,6 +9,7 @@ the interpreter the pumps get a last chance to send what waits.
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401 (redis-py brings it; its rules for forks must not begin amid one)
 import logging
 import os
 import threading

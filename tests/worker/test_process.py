@@ -206,6 +206,7 @@ other.join()
 """
     ended = run_python(code, redis_url)
     assert (ended.returncode, ended.stdout.split()) == (0, ["0", "0"]), ended.stderr
+    assert "Exception ignored" not in ended.stderr
 
 
 def test_a_fork_in_the_middle_of_a_storm(settings: Settings, redis_client: redis.Redis) -> None:
