@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -98,12 +98,17 @@ def seen(bench: Bench, answer: Answer | None) -> tuple[Any, ...]:
     said = answer and answer._replace(position=answer.position._replace(epoch=0), now=0, created_at=0)
     entries = [(e.position.seq, e.event.kind, e.event.at is not None) for e in bench.log()]
     hash_ = {name: bool(value) if name in TIMES else value for name, value in bench.hash().items()}
-    return said, bench.events(), entries, hash_
+    minutes = [bench.client.pttl(bench._key(name)) // 600_000 for name in ("task", "log")]  # tens of them
+    return said, bench.events(), entries, hash_, minutes
 
 
 @hypothesis_settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@example(script=[("cancel", None, None), ("append", [Chunk("x")], 1)])
+@example(script=[("expire", None, None), ("append", [Chunk("x")], 1)])
+@example(script=[("no log", None, None), ("append", [Chunk("x")], 1)])
+@example(script=[("append", [Chunk("x"), Progress(0.5)], 1)])
 @given(script=st.lists(steps, max_size=8))
 def test_both_ways_do_the_same(both: tuple[Bench, Bench], script: list[tuple[str, Any, Any]]) -> None:
     """Whatever is appended to whatever task: same answers, same log, same hash, same message."""
