@@ -65,8 +65,8 @@ def test_html_and_script_in_every_field(windows: Windows, redis_url: str) -> Non
     Live, and by who looks at it when it is over.
     """
     with running(redis_url, page=True) as gateway, Writer(redis_url) as writer:
-        page = windows.open(f"{gateway.url}/?task=job-1")
         writer.open()
+        page = windows.open(f"{gateway.url}/?task=job-1")
         writer.append(
             Chunk(ATTACK), Chunk(ATTACK, ATTACK), Progress(0.5, ATTACK), Data(ATTACK, {ATTACK: ATTACK})
         )

@@ -89,7 +89,7 @@ def test_slow_headers_of_a_second_request(impatient: Running) -> None:
         with raw(impatient, first) as viewer:
             assert viewer.socket.recv(65_536).startswith(b"HTTP/1.1 200 ")
             viewer.socket.sendall(then)
-            assert rest_of(viewer).startswith(b"HTTP/1.1 408 ")
+            assert b"HTTP/1.1 408 " in rest_of(viewer)  # perhaps behind the rest of the first answer
 
 
 def test_headers_byte_by_byte(impatient: Running) -> None:

@@ -6,8 +6,7 @@ Rules
    that storing failed or the worker was killed, and brings what the bridge has: that is `settle`.
 2. The first one wins; what another brings for the same task is dropped, because it is the same. One
    exception: an answer that was given up (a worker that was silent for longer than its lease, a task that the
-   bridge had forgotten, a message that seemed not to get through) makes way for what its worker brings after
-   all.
+   bridge had forgotten, a message that seemed not to get through) makes way for what its worker has.
 3. The message and the generation's state change in one transaction. A generation is running as long as it
    has no message, and its conversation takes no other question; a cancel ends it, also while it waits in
    the queue.

@@ -39,7 +39,7 @@ RULES = Rules(
         ("routes", "generation"): "routes put questions to the desk, which knows no queue",
     },
     external={
-        "anyio": ["assistant.sse"],
+        "anyio": ["assistant.routes", "assistant.sse"],
         "bridge": ["assistant"],
         "celery": ["assistant.generation"],
         "fastapi": [
