@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import hiredis
 from redis.exceptions import ResponseError
+
+from bridge.store.packing import pack
 
 
 async def ask_all(pool: Any, commands: Sequence[tuple[str | int, ...]], seconds: float) -> list[Any]:
@@ -21,7 +22,6 @@ async def ask_all(pool: Any, commands: Sequence[tuple[str | int, ...]], seconds:
     pool: redis-py's. Raises what redis-py does, `OSError` when all takes longer than `seconds`, and the first
     error that Redis answered, when the others are read: the connection is as good as before.
     """
-    pack: Any = hiredis.pack_command  # its stub knows commands of one word only
     packed = b"".join([pack(command) for command in commands])
     connection = await pool.get_connection()
     try:
