@@ -80,7 +80,7 @@ class Answering:
     def __init__(self, maker: Maker, settings: Settings) -> None:
         self._maker = maker
         self._settings = settings
-        self._works: dict[str, asyncio.Task[None]] = {}
+        self._works: dict[str, tuple[Task, asyncio.Task[None]]] = {}
         self._watches: set[Watch] = set()
         self._leaving = False
 
@@ -90,12 +90,18 @@ class Answering:
         Raises `ClientError` and `StoreError`, before anything has begun where that can be known.
         """
         if asked.task_id not in self._works and await self._is_open(asked.task_id):
-            # Confirmed before anybody follows: they would find the end of an earlier attempt.
             if not await create_task_async(asked.task_id, settings=self._settings):
                 raise StoreUnavailable(f"the task {asked.task_id} can't be announced now")
-            work = asyncio.create_task(self._work(asked))
-            self._works[asked.task_id] = work
+            task = Task(asked.task_id, self._settings, bind=False).start()
+            work = asyncio.create_task(self._work(asked, task))
+            self._works[asked.task_id] = task, work
             work.add_done_callback(lambda _: self._works.pop(asked.task_id))
+        if asked.task_id in self._works:
+            # Who follows sooner may find the end of an earlier attempt, also one that comes only now: the lease
+            # of whoever has died is over.
+            task, _ = self._works[asked.task_id]
+            if not await task.begun(self._settings.create_timeout_seconds):
+                raise StoreUnavailable(f"the task {asked.task_id} can't be begun now")
         async with aclosing(follow(asked.task_id, self._settings)) as views:
             async for view in views:
                 yield view
@@ -118,9 +124,8 @@ class Answering:
         died = (status.get("error") or {}).get("code") == "worker_lost"
         return died or status.get("state") not in TERMINAL_STATES
 
-    async def _work(self, asked: Asked) -> None:
+    async def _work(self, asked: Asked, task: Task) -> None:
         """One attempt at an answer. What goes wrong is the task's end, and in the log."""
-        task = Task(asked.task_id, self._settings, bind=False).start()
         try:
             with Watch(task) as watch:
                 self._watches.add(watch)
@@ -148,7 +153,7 @@ class Answering:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        await asyncio.gather(*self._works.values(), return_exceptions=True)
+        await asyncio.gather(*(work for _, work in self._works.values()), return_exceptions=True)
 
 
 def _environ(asked: Asked) -> dict[str, str]:

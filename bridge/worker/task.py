@@ -207,6 +207,10 @@ class Task:
             self._attempt.begun.wait(seconds)
         return self.buffer.go_on or not self.cancel_requested
 
+    async def begun(self, seconds: float) -> bool:
+        """Whether Redis knows of this run, or knew; for that it waits at most so long."""
+        return self._attempt is not None and await self._attempt.begun.wait_async(seconds)
+
     def finish(self, raised: BaseException | None = None, *, wait: bool = True, logged: bool = False) -> bool:
         """End the run; whether Redis has confirmed that. Waits for it at most `close_timeout_seconds`,
         and only a second where Redis has been away for longer than that already; not at all without `wait`.

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import fields
 
 import pytest
 
-from bridge.cli.answering import by_command
+import bridge
+from bridge.cli import answering
+from bridge.cli.answering import Answering, by_command
+from bridge.client import AsyncClient
 from bridge.events import Chunk, End
 from bridge.settings import Settings, env_name, file_name
 from bridge.sinks.matrix.asked import Asked
+from bridge.view import View
+from bridge.worker import process
+from tests.gateway.running import running
+from tests.gateway.writer import Writer
+from tests.proxy import proxy
 
 HOSTILE = "$(id); `id`\n\0 \ud800"
 
@@ -45,3 +54,46 @@ async def test_a_command_gets_no_secret(monkeypatch: pytest.MonkeyPatch) -> None
     said = await printed(Asked("!room:a", "$1", "@ann:a", "?"), "env")
     assert "hidden" not in said
     assert "MODEL_KEY=its own" in said
+
+
+async def test_the_end_of_who_died_is_not_taken_for_the_new_answer(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease of the one before is over when another has just taken the question up: his answer counts."""
+    asked = Asked("!room:a", "$1", "@ann:a", "who?")
+    with (
+        Writer(redis_url, asked.task_id, lease_ms=60_000) as died,
+        running(redis_url, lease_seconds=0.5) as gateway,
+        proxy(redis_url) as relay,
+    ):
+        died.open()
+        settings = Settings(redis_url=relay.url, gateway_url=gateway.url)
+        lost = asyncio.Event()
+
+        async def announce(task_id: str, *, settings: Settings) -> bool:
+            """What comes after this reaches Redis only when the gateway has judged."""
+            confirmed = await bridge.create_task_async(task_id, settings=settings)
+            relay.stall()
+            died.lease_ms = 1
+            died.renew()
+            async with AsyncClient(gateway.url) as client:
+                async for view in client.follow(task_id):
+                    assert view.error is None or view.error["code"] == "worker_lost"
+            lost.set()
+            return confirmed
+
+        async def last_view() -> View:
+            async with Answering(by_command(["echo", "me"]), settings) as answers:
+                return [view async for view in answers.views(asked)][-1]
+
+        monkeypatch.setattr(answering, "create_task_async", announce)
+        try:
+            answer = asyncio.create_task(last_view())
+            await lost.wait()
+            async with AsyncClient(gateway.url) as client:
+                assert [view.attempt async for view in client.follow(asked.task_id)][-1] == 1
+            relay.flow()
+            view = await answer
+        finally:
+            process.reset()
+    assert (view.state, view.text, view.attempt) == ("succeeded", "me\n", 2)
