@@ -97,8 +97,8 @@ class Answering:
             self._works[asked.task_id] = task, work
             work.add_done_callback(lambda _: self._works.pop(asked.task_id))
         if asked.task_id in self._works:
-            # Who follows sooner may find the end of an earlier attempt, also one that comes only now: the lease
-            # of whoever has died is over.
+            # Who follows sooner may find the end of an earlier attempt, also one that comes only now: the
+            # lease of whoever has died is over.
             task, _ = self._works[asked.task_id]
             if not await task.begun(self._settings.create_timeout_seconds):
                 raise StoreUnavailable(f"the task {asked.task_id} can't be begun now")
