@@ -268,7 +268,11 @@ class Channel(Reads):
         elif any(self._history.differs(entry) for entry in entries):
             self.heal("conflict", whole=True)
         elif last > self.position:
-            self.heal("gap" if entries else "too_large")
+            new = entries[self._history.seq - last.seq :]
+            if len(new) == last.seq - self._history.seq:
+                self._hand_out(last, new)  # it begins with what a read has brought already
+            else:
+                self.heal("gap" if entries else "too_large")
 
     def _hand_out(self, position: Position, entries: Sequence[Entry]) -> None:
         """Append a message, and give it to every follower that is up to date and not busy."""

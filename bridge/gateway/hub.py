@@ -28,6 +28,7 @@ from typing import Final, Protocol
 
 from bridge.errors import CorruptLog, LinkDown, StoreError, StoreUnavailable
 from bridge.events import START, Position
+from bridge.gateway.arrivals import Arrival, joined
 from bridge.gateway.audit import Audit
 from bridge.gateway.channel import Channel
 from bridge.gateway.counts import Counts
@@ -36,7 +37,7 @@ from bridge.gateway.follower import Follower, Nobody, Observer
 from bridge.gateway.memory import Budget
 from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
-from bridge.store.link import Link
+from bridge.store.link import Link, Message
 from bridge.store.log import Head, Store, parse_message
 
 log = logging.getLogger("bridge.gateway")
@@ -256,29 +257,38 @@ class Hub:
         self.counts.link_drops += 1
         self._audit.trouble()
 
-    def message(self, channel: str, data: bytes) -> None:
-        """A probe, or events of a task."""
-        came = monotonic()
-        if channel == self._audit.probe_channel:
-            self._audit.probe_arrived(data)
-            return
+    def messages(self, came: Sequence[Message]) -> None:
+        """Probes, and events of tasks."""
+        at = monotonic()
+        arrived = [arrival for channel, data in came if (arrival := self._parse(channel, data)) is not None]
+        for target, last, entries in joined(arrived) if len(arrived) > 1 else arrived:
+            before = target.position
+            try:
+                target.receive(last, entries)
+            except Exception:
+                _broken(target)
+            if target.followers and target.position is not before:
+                self._delays.handed_out(at, entries)
+
+    def _parse(self, channel: str, data: bytes) -> Arrival | None:
+        """What came on a task's channel, as far as it can be read and somebody wants it."""
         target = self._by_name.get(channel)
         if target is None:
-            return
+            if channel == self._audit.probe_channel:
+                self._audit.probe_arrived(data)
+            return None
         try:
             last, entries = parse_message(data)
-            self.counts.messages_received += 1
-            self.counts.events_received += len(entries)
-            before = target.position
-            target.receive(last, entries)
-            if target.followers and target.position is not before:
-                self._delays.handed_out(came, entries)
         except CorruptLog as error:
             log.error("task %s: %s", target.task_id, error)
             target.heal("unreadable")
+            return None
         except Exception:
-            log.exception("task %s: a message broke it in a way that it should not", target.task_id)
-            target.want_read(whole=True)
+            _broken(target)
+            return None
+        self.counts.messages_received += 1
+        self.counts.events_received += len(entries)
+        return target, last, entries
 
     # --- the loops ------------------------------------------------------------------------------------
 
@@ -398,3 +408,9 @@ class Hub:
         for channel in channels:
             if self._postponed.pop(channel, None) is not None:
                 self._due.put_nowait(channel)
+
+
+def _broken(channel: Channel) -> None:
+    """A message met a bug: what it brought is read instead."""
+    log.exception("task %s: a message broke it in a way that it should not", channel.task_id)
+    channel.want_read(whole=True)

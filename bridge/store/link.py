@@ -7,8 +7,8 @@ What it promises
 - It reconnects for ever, with jittered backoff, and subscribes anew to all that is wanted. `up` is called
   when the last of these is acknowledged, `down` when the connection is lost. Whatever was published in
   between is gone: the listener reads the logs.
-- Messages are handed over in the order in which Redis sent them, one at a time, by plain calls that must
-  not block. An error in one is logged and disturbs no other.
+- Messages are handed over in the order in which Redis sent them, those that came together in one plain call,
+  which must not block. That one of them is wrong is the listener's to see to: it must disturb no other.
 - A server that takes the connection but doesn't acknowledge is given up after the time that any answer may
   take, as long as the link isn't up.
 
@@ -25,7 +25,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import redis.asyncio
@@ -43,6 +44,10 @@ _CHANNELS_PER_COMMAND: Final = 500
 _BROKE: Final = "a listener of the link broke in a way that it should not"
 
 
+Message = tuple[str, bytes]
+"""The channel, and what was published on it."""
+
+
 class Listener(Protocol):
     """Who is told what happens on the link. None of these may block; what they raise is only logged."""
 
@@ -52,8 +57,8 @@ class Listener(Protocol):
     def down(self) -> None:
         """Not connected any more."""
 
-    def message(self, channel: str, data: bytes) -> None:
-        """Something was published on a channel."""
+    def messages(self, came: Sequence[Message]) -> None:
+        """This was published."""
 
 
 class Link:
@@ -165,18 +170,23 @@ class Link:
                 with cancellable():
                     await connection.send_command(verb, *channels)
 
-    def _take(self, reply: Any) -> None:
-        """One reply. An error is raised: of what was ordered something will never come."""
-        if isinstance(reply, RedisError):
-            raise reply
-        kind, channel, data = reply
-        if kind == b"message":
-            try:
-                self._listener.message(channel.decode(), data)
-            except Exception:
-                log.exception(_BROKE)
-        elif kind == b"subscribe":
-            self._acknowledge(channel.decode())
+    def _take(self, replies: list[Any]) -> None:
+        """What came together. An error is raised: of what was ordered something will never come."""
+        came = list[Message]()
+        wrong: RedisError | None = None
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                wrong = reply
+                break
+            kind, channel, data = reply
+            if kind == b"message":
+                came.append((channel.decode(), data))
+            elif kind == b"subscribe":
+                self._acknowledge(channel.decode())
+        if came:
+            self._tell(partial(self._listener.messages, came))
+        if wrong is not None:
+            raise wrong
 
     def _tell(self, what: Callable[[], None]) -> None:
         try:

@@ -28,8 +28,10 @@ from bridge.errors import LinkDown
 
 _INCOMPLETE: Final = object()
 
-Take = Callable[[Any], None]
-"""Gets one reply: bytes in lists, an error as a `RedisError`. What it raises ends the reading."""
+Take = Callable[[list[Any]], None]
+"""Gets the replies that came together: bytes in lists, an error as a `RedisError`. What it raises ends the
+reading.
+"""
 
 
 async def read_replies(connection: Any, take: Take) -> None:
@@ -39,7 +41,7 @@ async def read_replies(connection: Any, take: Take) -> None:
     transport = _transport(connection)
     if transport is None:
         while True:
-            take(await connection.read_response(disable_decoding=True, timeout=math.inf))
+            take([await connection.read_response(disable_decoding=True, timeout=math.inf)])
     replies = _Replies(transport.get_protocol(), take)
     transport.set_protocol(replies)
     # A connection that was lost before is not told of to another protocol.
@@ -68,11 +70,15 @@ class _Replies(asyncio.Protocol):
         """A piece: some replies, and perhaps a part of one."""
         if self.over.done():
             return
-        reader, take = self._reader, self._take
+        gets, replies = self._reader.gets, list[Any]()
         try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not _INCOMPLETE:
-                take(reply)
+            try:
+                self._reader.feed(data)
+                while (reply := gets()) is not _INCOMPLETE:
+                    replies.append(reply)
+            finally:
+                if replies:
+                    self._take(replies)
         except Exception as error:
             self._end(error)
 

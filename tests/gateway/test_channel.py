@@ -176,7 +176,10 @@ def test_a_message_that_came_before_is_dropped() -> None:
         pytest.param((LOG[3].position, LOG[3:]), id="a hole before it"),
         pytest.param((LOG[2].position, []), id="too large to carry its events"),
         pytest.param((OTHER[1].position, OTHER), id="another epoch"),
-        pytest.param((LOG[3].position, LOG[1:]), id="partly held, which no script of ours publishes"),
+        pytest.param(
+            (LOG[3].position, entries(EPOCH, [Chunk("Jello"), Chunk(" wor"), Chunk("ld")], after=1)),
+            id="partly held, with other text",
+        ),
         pytest.param((LOG[1].position, entries(EPOCH, [Chunk("Jello")], after=1)), id="other text"),
     ],
 )
@@ -273,6 +276,20 @@ def test_no_audit_judges_a_channel_that_reads() -> None:
     hub.channel.begin_read()
     hub.channel.compare(head(OTHER), LOG[3].position)
     assert hub.channel.want_read() == 3  # not wanted before
+
+
+def test_a_message_that_begins_with_what_is_held_brings_its_rest() -> None:
+    """A read was quicker with some of it: no second read is needed, and nobody gets anything twice."""
+    hub = Hub(LOG[:3])
+    reader = hub.join(Reader())
+    hub.send(LOG[1:])
+    assert (reader.view.text, hub.channel.position, hub.asked) == ("Hello world", LOG[-1].position, 1)
+    other = entries(EPOCH, [Chunk("!"), Chunk("?")], after=4)
+    hub.send([*LOG[2:], *other])
+    assert reader.view.text == "Hello world!?"
+    hub.send(entries(EPOCH, [Chunk("another"), Chunk("!")], after=5))
+    assert hub.asked == 2
+    assert reader.view.text == "Hello world!?"
 
 
 # --- rule 3: generations -------------------------------------------------------------------------------

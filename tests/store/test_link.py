@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from bridge.errors import LinkDown
 from bridge.settings import Settings
 from bridge.store.connect import async_client
 from bridge.store.embedded import HOST
-from bridge.store.link import Link
+from bridge.store.link import Link, Message
 from tests.servers import RedisProcess
 from tests.waiting import eventually_async
 
@@ -29,7 +29,7 @@ class Ear:
 
     def __init__(self) -> None:
         self.changes: list[str] = []
-        self.messages: list[tuple[str, bytes]] = []
+        self.heard_of: list[Message] = []
         self.then: Callable[[str], None] = lambda what: None
 
     def up(self) -> None:
@@ -40,13 +40,14 @@ class Ear:
         self.changes.append("down")
         self.then("down")
 
-    def message(self, channel: str, data: bytes) -> None:
-        self.messages.append((channel, data))
-        self.then(data.decode(errors="replace"))
+    def messages(self, came: Sequence[Message]) -> None:
+        self.heard_of += came
+        for _, data in came:
+            self.then(data.decode(errors="replace"))
 
     async def heard(self, *messages: tuple[str, bytes]) -> None:
         """Wait until exactly these messages have come."""
-        await eventually_async(lambda: self.messages == list(messages))
+        await eventually_async(lambda: self.heard_of == list(messages))
 
     async def told(self, *changes: str) -> None:
         """Wait until exactly these changes were told."""
