@@ -265,8 +265,8 @@ class Hub:
             before = target.position
             try:
                 target.receive(last, entries)
-            except Exception:
-                _broken(target)
+            except Exception as error:
+                _broken(target, error)
             if target.followers and target.position is not before:
                 self._delays.handed_out(at, entries)
 
@@ -283,8 +283,8 @@ class Hub:
             log.error("task %s: %s", target.task_id, error)
             target.heal("unreadable")
             return None
-        except Exception:
-            _broken(target)
+        except Exception as error:
+            _broken(target, error)
             return None
         self.counts.messages_received += 1
         self.counts.events_received += len(entries)
@@ -410,7 +410,7 @@ class Hub:
                 self._due.put_nowait(channel)
 
 
-def _broken(channel: Channel) -> None:
+def _broken(channel: Channel, error: Exception) -> None:
     """A message met a bug: what it brought is read instead."""
-    log.exception("task %s: a message broke it in a way that it should not", channel.task_id)
+    log.error("task %s: a message broke it in a way that it should not", channel.task_id, exc_info=error)
     channel.want_read(whole=True)
