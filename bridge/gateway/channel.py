@@ -35,6 +35,7 @@ from bridge.gateway.content import Content
 from bridge.gateway.counts import Counts, Heal
 from bridge.gateway.follower import Batch, Follower
 from bridge.gateway.history import PIECE_BYTES, History, data_bytes
+from bridge.gateway.memory import Taken
 from bridge.gateway.reads import Reads
 from bridge.store.log import Head, Reading
 from bridge.view import View
@@ -53,7 +54,11 @@ class Channel(Reads):
     """
 
     def __init__(
-        self, task_id: str, want_read: Callable[[Channel], None], counts: Counts | None = None
+        self,
+        task_id: str,
+        want_read: Callable[[Channel], None],
+        counts: Counts | None = None,
+        taken: Taken | None = None,
     ) -> None:
         super().__init__()
         self.task_id = task_id
@@ -66,9 +71,12 @@ class Channel(Reads):
         self.known = False
         self.idle_since = 0.0
         self.dropped = False
+        self.size = 0
+        """About how many bytes of memory it takes: view and history. It is part of what all have `taken`."""
         self._want_read = want_read
         self._content = Content(task_id)
         self._counts = counts or Counts()
+        self._taken = taken or Taken()
         self._history = History()
         self._waiting: list[tuple[Position, list[Entry]]] = []
 
@@ -88,17 +96,14 @@ class Channel(Reads):
     def view_json(self) -> bytes:
         """The view as JSON, encoded once per change however many poll."""
         self.read_all()
-        return self._content.json()
+        body = self._content.json()
+        self._measure()
+        return body
 
     @property
     def heads(self) -> dict[int, bytes]:
         """What polls keep of their answers' heads, by status; emptied whenever the view changes."""
         return self._content.heads
-
-    @property
-    def size(self) -> int:
-        """About how many bytes of memory it takes: the view and the history."""
-        return self._history.bytes + self._history.size + self._content.size
 
     def read_all(self) -> None:
         """Rule 5. Merging needs it as well."""
@@ -130,6 +135,7 @@ class Channel(Reads):
                 self._take_in(last, entries)
         else:
             self.want_read(whole=True)
+        self._measure()
         self._wake_all()
 
     def receive(self, last: Position, entries: list[Entry]) -> None:
@@ -166,6 +172,13 @@ class Channel(Reads):
         self.read_all()  # what waits to be read would keep them
         needed = [f.position.seq for f in self.followers if f.generation == self.generation]
         self._history.forget(min(needed, default=self._history.seq))
+        self._measure()
+
+    def drop(self) -> None:
+        """Nobody needs it any more. Whatever is still done with it, it counts no longer."""
+        self._taken.bytes -= self.size
+        self.size = 0
+        self.dropped = True
 
     # --- what followers call --------------------------------------------------------------------------
 
@@ -183,6 +196,7 @@ class Channel(Reads):
         if follower.position.seq == self._history.seq:
             return prefix or None
         stop, piece = self._history.piece(follower.position.seq, follower.dialect)
+        self._measure()
         follower.position = Position(self.position.epoch, stop)
         return prefix + piece
 
@@ -278,6 +292,7 @@ class Channel(Reads):
         """Append a message, and give it to every follower that is up to date and not busy."""
         before, generation = self.position, self.generation
         in_pieces = self._extend(position, entries) > PIECE_BYTES
+        self._measure()
         batch = Batch(entries, last=entries[-1].kind == "end")
         for follower in tuple(self.followers):
             # Mostly it is the same object: who was given the last batch got its position.
@@ -318,6 +333,13 @@ class Channel(Reads):
         if not self._content.extend(entries):
             self.heal("unreadable", whole=True)
         return added
+
+    def _measure(self) -> None:
+        """Keep `size` true. Done wherever it may have changed: to look at all channels would cost more."""
+        if not self.dropped:
+            size = self._history.bytes + self._history.size + self._content.size
+            self._taken.bytes += size - self.size
+            self.size = size
 
     def _vanish(self) -> None:
         if self.known:

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from bridge.entries import Entry
 from bridge.events import Position
 from bridge.gateway.history import Dialect
+
+TICK_SECONDS: Final = 1.0
+"""The hub looks at least so often whose tick is due."""
 
 
 class Batch:
@@ -49,12 +52,14 @@ class Follower(Protocol):
 
     position: everything up to here was given to it. generation: of the channel, when that was so; -1 for
     a position that came from a client. read_awaited: the number of the read that rule 6 asks for, 0 if none.
+    due: until then (monotonic seconds) a tick would find nothing to do, and may be left out.
     """
 
     position: Position
     generation: int
     read_awaited: int
     dialect: Dialect
+    due: float
 
     def offer(self, batch: Batch) -> bool:
         """Take a batch that follows `position`. False: busy now; it comes for it with `Channel.take`."""

@@ -29,6 +29,11 @@ def data_bytes(entries: Sequence[Entry]) -> int:
     return sum(len(entry.data) for entry in entries)
 
 
+def _cost(entries: Sequence[Entry], data: int) -> int:
+    """About how many bytes of memory entries with so many bytes of data take."""
+    return 2 * data + _ENTRY_OVERHEAD * len(entries)
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """Encoded entries up to seq `stop`; `full` when more of them didn't fit."""
@@ -48,17 +53,10 @@ class History:
         """Of all event data of the epoch, forgotten ones included."""
         self.last_reset = 0
         """The seq of the newest `reset`; what stands before it is void."""
+        self.size = 0
+        """About how many bytes of memory it takes: the events as JSON and as such, and the pieces."""
         self._entries: list[Entry] = []
-        self._forgotten = 0
-        """How many of the bytes are of entries that aren't held any more."""
         self._pieces: dict[tuple[int, Dialect], _Piece] = {}
-
-    @property
-    def size(self) -> int:
-        """About how many bytes of memory it takes."""
-        held = self.bytes - self._forgotten
-        shared = sum([len(piece.frames) for piece in self._pieces.values()]) if self._pieces else 0
-        return 2 * held + _ENTRY_OVERHEAD * len(self._entries) + shared  # as JSON and as events
 
     def start(self, seq: int) -> int:
         """From where a reader at `seq` must go on: what a later reset made void is left out."""
@@ -76,8 +74,10 @@ class History:
             if entry.kind == "reset":
                 self.last_reset = entry.seq
         if self._pieces:  # those that went to the end don't any more, and nobody can use them
-            self._pieces = {place: piece for place, piece in self._pieces.items() if piece.full}
+            for place in [place for place, piece in self._pieces.items() if not piece.full]:
+                self._let_go(place)
         self._entries += entries
+        self.size += _cost(entries, added)
         self.bytes += added
         self.seq += len(entries)
         return added
@@ -93,7 +93,7 @@ class History:
 
     def _hold(self, entries: Sequence[Entry], base: int) -> None:
         self._entries, self.base = list(entries), base
-        self._forgotten = self.bytes - data_bytes(entries)
+        self.size = _cost(entries, data_bytes(entries))
         self._pieces.clear()
 
     def differs(self, entry: Entry) -> bool:
@@ -121,14 +121,18 @@ class History:
         """
         start = self.start(seq)
         piece = self._pieces.get((start, dialect))
-        if piece is None or not (piece.full or piece.stop == self.seq):
+        if piece is None:
             stop = self._cut(start)
             entries = self._entries[start - self.base : stop - self.base]
             piece = _Piece(stop, stop < self.seq, dialect(compact(entries)))
             if len(self._pieces) >= _SHARED_PIECES:
-                del self._pieces[next(iter(self._pieces))]
+                self._let_go(next(iter(self._pieces)))
             self._pieces[start, dialect] = piece
+            self.size += len(piece.frames)
         return piece.stop, piece.frames
+
+    def _let_go(self, place: tuple[int, Dialect]) -> None:
+        self.size -= len(self._pieces.pop(place).frames)
 
     def _cut(self, start: int) -> int:
         size = 0

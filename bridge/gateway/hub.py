@@ -12,7 +12,8 @@ What it promises
   it comes back.
 
 One loop ticks for all followers (heartbeats, stalls, waits that are over) and for memory; there is no timer
-per connection. `run` owns every task that the hub ever starts.
+per connection. What it does in a second for a follower that has nothing due is one comparison; channels it
+looks at only where nobody follows them. `run` owns every task that the hub ever starts.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from bridge.gateway.audit import Audit
 from bridge.gateway.channel import Channel
 from bridge.gateway.counts import Counts
 from bridge.gateway.delays import Delays
-from bridge.gateway.follower import Follower, Nobody, Observer
+from bridge.gateway.follower import TICK_SECONDS, Follower, Nobody, Observer
 from bridge.gateway.memory import Budget
 from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
@@ -46,7 +47,7 @@ _READERS: Final = 16
 """So many logs are read at the same time."""
 
 _TICKS_AT_ONCE: Final = 500
-"""A tick of so many followers takes about a millisecond, in which nothing is sent."""
+"""A tick of so many followers takes at most about a millisecond, in which nothing is sent."""
 
 _SUBSCRIBE_SECONDS: Final = 1.0
 _LAST_GOODBYES_SECONDS: Final = 2.0
@@ -99,7 +100,9 @@ class Hub:
         self.observer: Observer = Nobody()
         self.links = 0
         """How many links there were so far. Another one may lead to another server."""
-        self._open = 0
+        self._followers: set[Follower] = set()
+        self._idle: set[Channel] = set()
+        """Channels that nobody follows."""
         self._quiet = asyncio.Event()
         """Set when the last follower has left."""
         self._budget = Budget(settings.channels_bytes)
@@ -119,6 +122,11 @@ class Hub:
         return self._channels.values()
 
     @property
+    def channels_bytes(self) -> int:
+        """About how much memory they take."""
+        return self._budget.total(self._channels)
+
+    @property
     def link(self) -> tuple[bool, float | None]:
         """Whether the link to Redis is up, and its lag in seconds (see `Audit.lag`)."""
         return self._link.is_up, self._audit.lag
@@ -131,12 +139,13 @@ class Hub:
         """A follower comes; the channel is made, or found, and kept as long as it doesn't `leave`."""
         channel = self._channels.get(task_id)
         if channel is None:
-            channel = Channel(task_id, self._due.put_nowait, self.counts)
+            channel = Channel(task_id, self._due.put_nowait, self.counts, self._budget.taken)
             self._channels[task_id] = channel
             self._by_name[self.store.keys.channel(task_id)] = channel
             channel.want_read()
         channel.followers.add(follower)
-        self._open += 1
+        self._idle.discard(channel)
+        self._followers.add(follower)
         self._quiet.clear()
         self.observer.joined(task_id)
         return channel
@@ -144,10 +153,12 @@ class Hub:
     def leave(self, channel: Channel, follower: Follower) -> None:
         """One that came leaves."""
         channel.followers.discard(follower)
+        if not channel.followers:
+            self._idle.add(channel)
         self.touch(channel)
         self.observer.left(channel.task_id)
-        self._open -= 1
-        if not self._open:
+        self._followers.discard(follower)
+        if not self._followers:
             self._quiet.set()
 
     async def fresh(self, channel: Channel, poll: Poll, seen: Position = START) -> None:
@@ -221,7 +232,7 @@ class Hub:
         or a little after that time.
         """
         self.draining = True
-        followers = [follower for channel in self._channels.values() for follower in channel.followers]
+        followers = list(self._followers)
         random.shuffle(followers)
         begun = monotonic()
         for number, follower in enumerate(followers):
@@ -239,7 +250,7 @@ class Hub:
 
     async def _all_gone(self, seconds: float) -> None:
         """Wait until no follower is left, but not longer than that."""
-        if self._open and seconds > 0:
+        if self._followers and seconds > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._quiet.wait()
@@ -347,13 +358,13 @@ class Hub:
     async def _ticks(self) -> None:
         settings = self.settings
         pause = min(
-            1.0,
+            TICK_SECONDS,
             settings.heartbeat_seconds / 4,
             settings.stall_timeout_seconds / 4,
             max(settings.linger_seconds / 4, 0.05),
         )
         while True:
-            everybody = [(f, channel) for channel in self._channels.values() for f in channel.followers]
+            everybody = list(self._followers)
             parts = math.ceil(len(everybody) / _TICKS_AT_ONCE) or 1
             try:
                 for part in range(parts):
@@ -363,17 +374,17 @@ class Hub:
             except Exception:
                 log.exception("the ticker broke in a way that it should not")
 
-    def _tick(self, everybody: Sequence[tuple[Follower, Channel]], now: float) -> None:
-        for follower, channel in everybody:
-            if follower in channel.followers:
+    def _tick(self, some: Sequence[Follower], now: float) -> None:
+        for follower in some:
+            if follower.due <= now and follower in self._followers:
                 follower.tick(now)
 
     def _let_go(self, now: float) -> None:
         """Drop the channels that nobody has needed for a while, and keep to the memory that all may take."""
-        for channel in list(self._channels.values()):
+        for channel in list(self._idle):
             # A task that Redis doesn't know costs a poll little anyway; so nobody fills the memory with such.
             linger = self.settings.linger_seconds if channel.known else 0.0
-            if not channel.followers and now - channel.idle_since >= linger:
+            if now - channel.idle_since >= linger:
                 self._drop(channel)
         self._budget.keep(self._channels.values(), self._drop)
 
@@ -381,7 +392,8 @@ class Hub:
         name = self.store.keys.channel(channel.task_id)
         del self._channels[channel.task_id]
         del self._by_name[name]
-        channel.dropped = True
+        channel.drop()
+        self._idle.discard(channel)
         self._postponed.pop(channel, None)
         self._link.unsubscribe(name)
 

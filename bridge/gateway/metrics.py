@@ -39,7 +39,6 @@ from bridge.gateway.answers import NOSNIFF
 from bridge.gateway.counts import Counts, Histogram
 from bridge.gateway.hub import Hub
 from bridge.gateway.limits import LIMITS, Connections, Gate
-from bridge.gateway.memory import taken
 
 _HEADERS: Final = {
     "content-type": "text/plain; version=0.0.4; charset=utf-8",
@@ -151,7 +150,7 @@ def _streams(counts: Counts) -> Iterator[Metric]:
 def _channels(hub: Hub) -> Iterator[Metric]:
     channels = hub.channels
     yield _gauge("bridge_channels", "Tasks held in memory.", len(channels))
-    yield _gauge("bridge_channels_bytes", "About how much memory they take.", taken(channels))
+    yield _gauge("bridge_channels_bytes", "About how much memory they take.", hub.channels_bytes)
     text = "How much they may take: the setting channels_bytes."
     yield _gauge("bridge_channels_limit_bytes", text, hub.settings.channels_bytes)
     crowds = Histogram(_CROWDS)

@@ -42,6 +42,7 @@ class PollFollower:
         self.generation = -1
         self.dialect: Dialect = native
         self.read_awaited = 0
+        self.due = math.inf
         self.leaving = leaving
         self._changed = asyncio.Event()
 
@@ -58,7 +59,7 @@ class PollFollower:
         self._changed.set()
 
     def tick(self, now: float) -> None:
-        """A poll has its own time limit."""
+        """Never due: a poll has its own time limit."""
 
     def drain(self) -> None:
         """Answer now with what there is."""

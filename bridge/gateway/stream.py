@@ -39,7 +39,7 @@ from bridge.gateway.channel import Channel
 from bridge.gateway.connection import PLAIN, Connection
 from bridge.gateway.counts import Ending
 from bridge.gateway.disconnect import Watching, cut_off
-from bridge.gateway.follower import Batch
+from bridge.gateway.follower import TICK_SECONDS, Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
 from bridge.gateway.record import Recorded, turned_away
@@ -61,6 +61,8 @@ _LOOKS: Final = 8
 """Whether a client still takes something is looked at so often within the time it has. The kernel is asked,
 which costs as much as a token.
 """
+_BEAT: Final = b"%x\r\n%b\r\n" % (len(sse.HEARTBEAT), sse.HEARTBEAT)
+"""A heartbeat as a chunk of the body, for `Connection.push`."""
 
 
 class StreamFollower:
@@ -80,6 +82,7 @@ class StreamFollower:
         self.generation = -1
         self.dialect: Dialect = native
         self.read_awaited = 0
+        self.due = 0.0
         self.closed = False
         self.leaving = False
         self.stalled = False
@@ -98,6 +101,7 @@ class StreamFollower:
         self._connection = connection
         self.bytes_sent = self._taken = 0
         self._taken_at = self.began
+        self._had_all = False
         self._unknown_since: float | None = None
         self._task = asyncio.current_task()
 
@@ -119,11 +123,18 @@ class StreamFollower:
 
     def wake(self) -> None:
         """Look at the channel again."""
-        self._hand_over(b"")
+        self.due = 0.0
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(b"")
 
     def tick(self, now: float) -> None:
         """Heartbeats, stalls, and waits that are over."""
-        if self._taken == self.bytes_sent and not self._sending:
+        self.due = 0.0
+        if self._had_all:
+            # What waits for it now was sent since then, and perhaps only just before this.
+            self._taken_at = max(self._taken_at, now - TICK_SECONDS)
+        self._had_all = self._taken == self.bytes_sent and not self._sending
+        if self._had_all:
             self._taken_at = now  # all was taken at the last look, and there was nothing since
         elif not self.stalled and self._takes_nothing(now) and self._task is not None:
             self.stalled = True
@@ -131,9 +142,23 @@ class StreamFollower:
             self._task.cancel()
         if self._sending or self.stalled:
             return
-        self._give_up_waiting(now)
-        if now - self._active_at >= self._settings.heartbeat_seconds:
-            self._hand_over(sse.HEARTBEAT)
+        settings = self._settings
+        waits = self._give_up_waiting(now)
+        if now - self._active_at >= settings.heartbeat_seconds:
+            self._beat(now)
+        if not (waits or self.leaving):
+            look = self._taken_at + settings.stall_timeout_seconds / _LOOKS
+            self.due = min(look, self._active_at + settings.heartbeat_seconds)
+
+    def _beat(self, now: float) -> None:
+        """Give a sign of life, where nothing else is being sent: like a batch, at once if that can be."""
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._channel is not None and self._connection.push(_BEAT):
+            self.bytes_sent += len(_BEAT)
+            self._active_at = now
+        else:
+            self._waiter.set_result(sse.HEARTBEAT)
 
     def _takes_nothing(self, now: float) -> bool:
         """Whether something waits for the client, and it has taken none of it for too long."""
@@ -177,13 +202,6 @@ class StreamFollower:
         self.closed = True
         self._leave("gone")
 
-    def _hand_over(self, frames: bytes) -> bool:
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return False
-        waiter.set_result(frames)
-        return True
-
     def _leave(self, why: Ending, last_words: bytes = b"") -> None:
         self.ending = self.ending or why
         if not self.leaving:
@@ -191,12 +209,13 @@ class StreamFollower:
             self.leaving = True
         self.wake()
 
-    def _give_up_waiting(self, now: float) -> None:
-        """A task nobody created, or a Redis that stays away, is not waited for for ever."""
+    def _give_up_waiting(self, now: float) -> bool:
+        """A task nobody created, or a Redis that stays away, is not waited for for ever. Whether it waits."""
         channel, settings = self._channel, self._settings
         if channel is None or self._visitor.may_see(channel.owner):
             self._unknown_since = None
-        elif not channel.loaded:
+            return channel is None
+        if not channel.loaded:
             if now - self.began >= settings.outage_wait_seconds:
                 why = "this task can't be read now: Redis is away"
                 self._leave("redis_away", retry_line() + sse.comment(why))
@@ -206,6 +225,7 @@ class StreamFollower:
             self._unknown_since = self._unknown_since or now
             if now - self._unknown_since >= settings.unknown_task_wait_seconds:
                 self._leave("unknown_task", native([self._unknown_end()]))
+        return True
 
     def _unknown_end(self) -> Entry:
         """The end of a stream whose task doesn't exist, or no longer: Redis lost it, and no worker has it.

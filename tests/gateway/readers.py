@@ -68,6 +68,7 @@ class Reader:
         self.position = position
         self.generation = -1
         self.read_awaited = 0
+        self.due = 0.0
         self.dialect: Dialect = dialect or Wire()
         self.busy = False
         self.wakes = 0

@@ -11,6 +11,7 @@ from bridge.entries import Entry
 from bridge.events import START, Chunk, End, Position, Reset, State
 from bridge.gateway.channel import Channel
 from bridge.gateway.history import PIECE_BYTES, data_bytes
+from bridge.gateway.memory import Taken
 from tests.gateway.readers import TASK, Reader, Wire, entries, fold, head, read
 
 EPOCH = 1763650000000
@@ -23,9 +24,9 @@ ENDED = [*LOG, *entries(EPOCH, [End("succeeded", at=9)], after=4)]
 class Hub:
     """A channel, and the reads it asks for."""
 
-    def __init__(self, log: Sequence[Entry] | None = None) -> None:
+    def __init__(self, log: Sequence[Entry] | None = None, taken: Taken | None = None) -> None:
         self.asked = 0
-        self.channel = Channel(TASK, self._want_read)
+        self.channel = Channel(TASK, self._want_read, taken=taken)
         if log is not None:
             self.channel.want_read()
             self.read(log)
@@ -609,3 +610,17 @@ def test_the_size_counts_history_and_view() -> None:
     assert hub.channel.size >= before + 2 * data_bytes(news)
     hub.channel.forget_history()
     assert hub.channel.size == data_bytes([*LOG, *news])
+
+
+def test_what_all_channels_take_is_the_sum_of_their_sizes() -> None:
+    """Replays and views that are kept count, too; a channel that was dropped doesn't, whatever comes."""
+    taken = Taken()
+    one, other = Hub(LOG, taken), Hub(OTHER, taken)
+    one.join(Reader())
+    other.channel.view_json()
+    assert taken.bytes == one.channel.size + other.channel.size > data_bytes([*LOG, *OTHER])
+    one.channel.drop()
+    assert taken.bytes == other.channel.size
+    one.send(entries(EPOCH, [Chunk("late")], after=4))
+    one.join(Reader())
+    assert taken.bytes == other.channel.size

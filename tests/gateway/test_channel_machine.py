@@ -23,6 +23,7 @@ from bridge.entries import Entry
 from bridge.events import START, Chunk, Data, End, Event, Position, Progress, Reset, State
 from bridge.gateway.channel import Channel
 from bridge.gateway.history import PIECE_BYTES, data_bytes
+from bridge.gateway.memory import Taken
 from bridge.store.log import Head, Reading
 from bridge.view import View
 from tests.gateway.readers import TASK, Reader, Wire, fold, head, read
@@ -106,7 +107,8 @@ class ChannelMachine(RuleBasedStateMachine):
         self.readers: list[Reader] = []
         self.checked: dict[View, Position] = {}
         self.dialects = (Wire(), Wire())
-        self.channel = Channel(TASK, self._want_read)
+        self.taken = Taken()
+        self.channel = Channel(TASK, self._want_read, taken=self.taken)
         self.channel.want_read()
         if known:
             self._new_epoch([State("running", 1, at=1)])
@@ -333,6 +335,12 @@ class ChannelMachine(RuleBasedStateMachine):
         assert channel.reading == (self.read_after is not None)
         assert channel.read_due == self.read_asked
         assert channel.loaded or not channel.known
+
+    @invariant()
+    def memory_is_counted(self) -> None:
+        channel = self.channel
+        size = channel._history.bytes + channel._history.size + channel._content.size
+        assert self.taken.bytes == channel.size == size
 
     @invariant()
     def nothing_changes_while_it_reads(self) -> None:

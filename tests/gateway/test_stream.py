@@ -15,11 +15,12 @@ from bridge.codec import encode
 from bridge.entries import Entry
 from bridge.events import START, UNKNOWN_TASK_END, Chunk, Data, End, Position, Progress, Reset, State, Unknown
 from bridge.gateway.auth.visitor import ANYBODY
+from bridge.gateway.channel import Channel
 from bridge.gateway.connection import PLAIN
 from bridge.gateway.follower import Batch
 from bridge.gateway.history import PIECE_BYTES
 from bridge.gateway.hub import Hub
-from bridge.gateway.stream import StreamFollower
+from bridge.gateway.stream import _LOOKS, StreamFollower
 from bridge.gateway.wire import RETRY_MS
 from bridge.settings import Settings
 from tests.gateway.running import Running, running
@@ -436,6 +437,18 @@ def batch(at: float, text: str = "x") -> Batch:
     return one
 
 
+class Asked(Pipe):
+    """Counts how often it is asked what waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def unsent(self) -> int:
+        self.asked += 1
+        return super().unsent()
+
+
 async def waiting(pipe: Pipe, heartbeat: float = 10) -> tuple[StreamFollower, asyncio.Task[bytes]]:
     """A stream that is up to date, and what it will wake up with."""
     seconds = {"heartbeat_seconds": heartbeat, "stall_timeout_seconds": 20}
@@ -494,6 +507,51 @@ async def test_a_client_that_was_sent_nothing_for_long_has_its_whole_time() -> N
         pipe.taken = follower.bytes_sent
         assert not follower._takes_nothing(follower.began + begun + 122)
     task.cancel()
+
+
+async def test_an_idle_stream_is_rarely_looked_at() -> None:
+    """In ten minutes it gets forty heartbeats, which wake nobody. For each the kernel is asked once whether
+    the client took it, and no more ticks are due than that takes.
+    """
+    pipe = Asked()
+    hub = Hub(Settings(redis_url="redis://127.0.0.1:1/0", heartbeat_seconds=15, stall_timeout_seconds=60))
+    follower = StreamFollower(START, hub, ANYBODY, pipe)
+    follower._channel = Channel("job-1", lambda _: None)
+    follower._channel.owner = ""
+    waits = asyncio.create_task(follower._next())
+    await asyncio.sleep(0)
+    ticks = 0
+    for second in range(601):
+        pipe.taken = follower.bytes_sent
+        now = follower.began + second
+        if follower.due <= now:
+            follower.tick(now)
+            ticks += 1
+    assert len(pipe.pushed) == 40
+    assert b"".join(pipe.pushed) == b"2\r\n:\n\r\n" * 40
+    assert pipe.asked <= 40
+    assert ticks <= 3 * 40
+    assert not waits.done()
+    waits.cancel()
+
+
+async def test_a_client_that_takes_nothing_is_found_though_nothing_was_due() -> None:
+    """It has its time from when it was sent something, and at most what a look is late by."""
+    for sent_at in range(100, 120):
+        pipe = Pipe()
+        follower, task = await waiting(pipe, 10_000)
+        follower._task = task
+        follower._channel = Channel("job-1", lambda _: None)
+        follower._channel.owner = ""
+        second = 0
+        while not follower.stalled:
+            second += 1
+            now = follower.began + second
+            if second == sent_at:
+                assert follower.offer(batch(now - 0.5))
+            if follower.due <= now:
+                follower.tick(now)
+        assert sent_at + 19 <= second <= sent_at + 20 + 20 / _LOOKS
 
 
 async def test_a_send_that_waits_counts_where_the_kernel_can_not_be_asked() -> None:
