@@ -70,10 +70,15 @@ def _each_alone(redis_url: str, cores: frozenset[int]) -> Iterator[Sender]:
         yield sender
 
 
-@contextmanager
-def app(name: str, redis_url: str, cores: frozenset[int]) -> Iterator[Sender]:
+def app(name: str, redis_url: str, cores: frozenset[int]) -> AbstractContextManager[Sender]:
     """An app in Python, ``module:name``."""
-    with running(python("benchmarks.apps", name, redis_url), cores) as process:
+    return _published(python("benchmarks.apps", name, redis_url), redis_url, cores)
+
+
+@contextmanager
+def _published(command: list[str], redis_url: str, cores: frozenset[int]) -> Iterator[Sender]:
+    """A program that says its port, and gets what is published in Redis."""
+    with running(command, cores) as process:
         port = int(first_line(process))
         feed = {"by": "publish", "redis_url": redis_url}
         yield Sender(process.pid, port, "/tasks/{task}/events", feed)
@@ -197,4 +202,8 @@ SSE_STARLETTE: Final = Contender(
 FASTAPI: Final = Contender(
     "FastAPI", _app("benchmarks.apps.by_fastapi:app"), _lacks_module("fastapi", "fastapi"), queued=True
 )
+FLOOR: Final = Contender(
+    "bare writes", lambda url, cores: _published(python("benchmarks.apps.floor", url), url, cores)
+)
+"""No peer, but the machine's own part: nobody who writes once per viewer can be cheaper."""
 ALL: Final = (BRIDGE, ALONE, NCHAN, SSE_STARLETTE, FASTAPI)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.measuring import Load, WrongText, measure
 from benchmarks.results import Outcome
-from benchmarks.senders import ALL, ALONE, Contender, app
+from benchmarks.senders import ALL, ALONE, FLOOR, Contender, app
 from benchmarks.shapes import idle, join, status, storm, worker
 from benchmarks.stage import Stage, staged
 
@@ -30,7 +30,9 @@ def by(name: str) -> Contender:
     return Contender(name, lambda redis_url, cores: app(f"tests.benchmarks.broken:{name}", redis_url, cores))
 
 
-@pytest.mark.parametrize("contender", [one for one in ALL if one is not ALONE], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "contender", [*(one for one in ALL if one is not ALONE), FLOOR], ids=lambda one: one.name
+)
 def test_every_viewer_of_every_sender_is_compared(stage: Stage, contender: Contender) -> None:
     """Each sender that is installed delivers each token to each viewer, and how long that took is known."""
     if contender.lacks():
