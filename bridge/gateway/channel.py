@@ -64,6 +64,8 @@ class Channel(Reads):
         self.task_id = task_id
         self.position = START
         """Of the newest event held; `START` when there is none."""
+        self.written = START
+        """What this gateway itself has brought to the log since the last read began, or `START`."""
         self.head: Head | None = None
         self.owner: str | None = None
         self.followers: set[Follower] = set()
@@ -118,6 +120,7 @@ class Channel(Reads):
 
     def begin_read(self) -> Position:
         """The hub begins a read now; from here on messages wait. Returns the position to read after."""
+        self.written = START
         return START if self._begin() else self.position
 
     def read_failed(self) -> None:

@@ -26,7 +26,7 @@ async def cancel(hub: Hub, visitor: Visitor, task_id: str, request: Request) -> 
         (head,), _ = await hub.store.heads([task_id])
         if not visitor.may_see(head.owner if head else None):
             raise HTTPException(404, "There is no such task.")
-    answer = await hub.store.run(hub.store.calls.cancel(task_id))
+    answer = await hub.write(task_id, hub.store.calls.cancel(task_id))
     if answer.verdict == "unknown":
         raise HTTPException(404, "There is no such task.")
     return json_answer(

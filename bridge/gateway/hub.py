@@ -40,6 +40,7 @@ from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
 from bridge.store.link import Link, Message
 from bridge.store.log import Head, Store, parse_message
+from bridge.store.scripts import Answer, Call
 
 log = logging.getLogger("bridge.gateway")
 
@@ -171,7 +172,7 @@ class Hub:
         if self.is_fresh(channel, seen):
             return
         doubtful = self._audit.doubtful
-        ahead = channel.loaded and seen > channel.position
+        ahead = channel.loaded and max(seen, channel.written) > channel.position
         # In health a read that has already begun is as good as one of our own: what it lacks is on its way.
         number = channel.want_read() if doubtful or ahead else channel.reads_begun + channel.read_due
         poll.read_awaited = number
@@ -184,6 +185,16 @@ class Hub:
                     await poll.changed()
         except TimeoutError:
             raise StoreUnavailable("Redis doesn't answer") from None
+
+    async def write(self, task_id: str, call: Call) -> Answer:
+        """Run a script that writes to a task. Who polls here from then on finds what it wrote, also where
+        that hasn't come back over the link yet. Raises as `Store.run`.
+        """
+        answer = await self.store.run(call)
+        channel = self._channels.get(task_id)
+        if channel is not None:
+            channel.written = max(channel.written, answer.position)
+        return answer
 
     def at_hand(self, task_id: str, seen: Position = START) -> Channel | None:
         """The channel of a task for which `fresh` wouldn't wait; None where there is none, or it would. Who
@@ -203,7 +214,7 @@ class Hub:
         channel.read_all()  # what can't be read is then read from the log
         return (
             channel.loaded
-            and seen <= channel.position
+            and seen <= channel.position >= channel.written
             and not (self._audit.doubtful or channel.reading or channel.read_due)
         )
 

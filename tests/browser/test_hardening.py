@@ -13,7 +13,7 @@ from bridge.events import Chunk, Data, Progress
 from tests.browser.windows import Windows, left, right
 from tests.gateway.running import running
 from tests.gateway.writer import Writer
-from tests.waiting import eventually
+from tests.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker")]
 
@@ -37,6 +37,7 @@ def test_scripts_are_shown_and_not_run(windows: Windows, redis_url: str) -> None
     """Text, other fields, their names, data, result, progress message and error message: all stay text."""
     with running(redis_url, page=True) as gateway:
         with bridge.task("job-1") as task:
+            assert task.wait_begun(DEADLINE_SECONDS)
             page = windows.open(f"{gateway.url}/?task=job-1")
             task.report_progress(ATTACK)
             task.report_progress(ATTACK, field="reasoning")

@@ -15,7 +15,7 @@ from tests.gateway.running import running
 from tests.processes import program
 from tests.proxy import proxy
 from tests.servers import free_port
-from tests.waiting import eventually
+from tests.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker", "no_network")]
 
@@ -40,6 +40,7 @@ def test_the_network_is_gone_for_a_while(windows: Windows, redis_url: str) -> No
     """A page whose browser was offline in the midst of a task ends with exactly the worker's text."""
     with running(redis_url, page=True) as gateway:
         with bridge.task("job-1") as task:
+            assert task.wait_begun(DEADLINE_SECONDS)
             page = windows.open(f"{gateway.url}/?task=job-1")
             task.report_progress("before, ")
             left(page).shows("before, ")
@@ -65,6 +66,7 @@ def test_a_connection_that_is_dead_without_a_word(windows: Windows, redis_url: s
     """When bytes vanish and nobody closes, as behind a router that forgot, the page finds out by itself."""
     with running(redis_url, page=True) as gateway, proxy(gateway.url) as relay:
         with bridge.task("job-1") as task:
+            assert task.wait_begun(DEADLINE_SECONDS)
             page = windows.context().new_page()
             page.clock.install()
             page.goto(f"{relay.http}/?task=job-1")
@@ -85,6 +87,7 @@ def test_the_gateway_is_killed_and_restarted(windows: Windows, redis_url: str) -
     """
     port = free_port()
     with bridge.task("job-1") as task:
+        assert task.wait_begun(DEADLINE_SECONDS)
         with gateway_process(port, redis_url) as gateway:
             page = windows.open(f"http://127.0.0.1:{port}/?task=job-1")
             task.report_progress("one ")
@@ -119,6 +122,7 @@ def test_a_proxy_that_buffers(windows: Windows, redis_url: str, passes_head: boo
         buffering(gateway.address, passes_head=passes_head) as between,
         bridge.task("job-1") as task,
     ):
+        assert task.wait_begun(DEADLINE_SECONDS)
         task.report_progress("one ")
         page = windows.context().new_page()
         page.clock.install()
@@ -147,6 +151,7 @@ def test_more_tabs_than_connections(windows: Windows, redis_url: str) -> None:
     context = windows.context()
     with running(redis_url, page=True) as gateway:
         with bridge.task("job-1") as task:
+            assert task.wait_begun(DEADLINE_SECONDS)
             task.report_progress("one ")
             tabs = [windows.open(f"{gateway.url}/?task=job-1", context) for _ in range(7)]
             for tab in tabs:

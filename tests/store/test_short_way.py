@@ -98,8 +98,8 @@ def seen(bench: Bench, answer: Answer | None) -> tuple[Any, ...]:
     said = answer and answer._replace(position=answer.position._replace(epoch=0), now=0, created_at=0)
     entries = [(e.position.seq, e.event.kind, e.event.at is not None) for e in bench.log()]
     hash_ = {name: bool(value) if name in TIMES else value for name, value in bench.hash().items()}
-    minutes = [bench.client.pttl(bench._key(name)) // 600_000 for name in ("task", "log")]  # tens of them
-    return said, bench.events(), entries, hash_, minutes
+    hours = [round(bench.client.pttl(bench._key(name)) / 3_600_000) for name in ("task", "log")]
+    return said, bench.events(), entries, hash_, hours
 
 
 @hypothesis_settings(

@@ -155,16 +155,16 @@ class Delivery:
         settings, store = self._hub.settings, self._hub.store
         most = settings.max_task_bytes
         call = store.calls.report(self._task_id, piece, most=most, limit=most * LOG_FACTOR)
-        return await run_patiently(self._hub, lambda: call)
+        return await write_patiently(self._hub, self._task_id, lambda: call)
 
 
-async def run_patiently(hub: Hub, make: Callable[[], Call]) -> Answer:
+async def write_patiently(hub: Hub, task_id: str, make: Callable[[], Call]) -> Answer:
     """Run a script that may be repeated; while Redis is away, again and again, as rule 2 says."""
     give_up = monotonic() + hub.settings.outage_wait_seconds
     pause, longest = _PAUSES
     while True:
         try:
-            return await hub.store.run(make())
+            return await hub.write(task_id, make())
         except StoreUnavailable:
             if hub.draining or monotonic() + pause > give_up:
                 raise

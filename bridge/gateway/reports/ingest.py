@@ -42,7 +42,7 @@ from bridge.gateway.auth.reports import ReportKeys
 from bridge.gateway.control import may_be_meant
 from bridge.gateway.hub import Hub
 from bridge.gateway.reports.bodies import body_of, value_of
-from bridge.gateway.reports.delivery import Delivery, ReportRefused, run_patiently
+from bridge.gateway.reports.delivery import Delivery, ReportRefused, write_patiently
 from bridge.gateway.reports.parameters import (
     check_names,
     ending_of,
@@ -163,7 +163,7 @@ async def create(hub: Hub, report: Report) -> Answer:
         age_ms = int((monotonic() - began) * 1000)
         return calls.create(report.task_id, owner=owner, creation=name, age_ms=age_ms)
 
-    return await run_patiently(hub, call)
+    return await write_patiently(hub, report.task_id, call)
 
 
 def refusal(keys: ReportKeys, hub: Hub, request: Request) -> Response | None:

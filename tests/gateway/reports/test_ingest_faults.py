@@ -120,6 +120,30 @@ def test_report_waits_for_redis(redis_url: str, expected_errors: list[str]) -> N
         eventually(lambda: text(gateway) == "before during after")
 
 
+def test_who_reported_finds_it(redis_url: str) -> None:
+    """A poll after the answer to a report or a cancel shows it, however late the link is."""
+    with (
+        proxy(redis_url) as relay,
+        running(relay.url, report_keys=KEY, audit_seconds=1000.0, probe_seconds=1000.0) as gateway,
+    ):
+        worker = Reporter(gateway, attempt="a1")
+        worker.events("one ")
+        with watch(gateway) as viewer:
+            viewer.text_is("one ")
+            relay.stall(links=True)
+            worker.events("two ")
+            assert text(gateway) == "one two "
+            worker.events("three")
+            assert text(gateway) == "one two three"
+            assert gateway.post("/tasks/job-1/cancel").status_code == 200
+            assert gateway.get("/tasks/job-1/status").json()["cancel_requested"] is True
+            worker.end()
+            assert gateway.get("/tasks/job-1/status").json()["state"] == "succeeded"
+            relay.flow()
+            viewer.to_end()
+            assert viewer.view.text == "one two three"
+
+
 @pytest.mark.parametrize("deed", ["cut_before", "cut_after"])
 @pytest.mark.parametrize("what", ["events", "end"])
 def test_call_whose_answer_is_lost_is_applied_once(redis_url: str, deed: Any, what: str) -> None:
