@@ -9,6 +9,7 @@ from bridge.entries import Entry
 from bridge.events import Chunk, End, Event, Position, State
 from bridge.gateway.arrivals import Arrival, joined
 from bridge.gateway.channel import Channel
+from bridge.gateway.history import PIECE_BYTES, data_bytes
 from tests.gateway.readers import entries
 
 EPOCH = 1763650000000
@@ -59,6 +60,15 @@ def test_nothing_is_joined_to_an_end() -> None:
         message(ONE, State("running", 2, at=2), after=2),
     ]
     assert spans(joined(came)) == [("one", 0, 2), ("one", 2, 3)]
+
+
+def test_no_more_is_joined_than_may_wait_for_a_read() -> None:
+    """Large messages stay as small as they came: while a task is read, larger ones find no room to wait."""
+    came = [message(ONE, Chunk("x" * 20_000), after=n) for n in range(8)]
+    assert spans(joined(came)) == [("one", 0, 3), ("one", 3, 6), ("one", 6, 8)]
+    one_piece = [message(ONE, Chunk("x" * (PIECE_BYTES // 2 - 11)), after=n) for n in range(2)]
+    assert sum(data_bytes(held) for _, _, held in one_piece) == PIECE_BYTES
+    assert spans(joined(one_piece)) == [("one", 0, 2)]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 80)), max_size=30))
