@@ -280,6 +280,7 @@ class Attempt:
                 log.log(*_SAID[self._repair.reason], self.task_id)
             self._opened = True
             self._repair = None
+            self.begun.set()
         elif script == "renew":
             if reply.batch < self._acknowledged:
                 self._plan_repair("log_lost", now)

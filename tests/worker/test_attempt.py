@@ -196,6 +196,7 @@ def test_worker_lost_is_taken_back() -> None:
         assert bench.next() == ["restore"]
         assert bench.arguments()[3] == "worker_returned"
         bench.answer(reply("applied"))
+        assert bench.attempt.begun.is_set()
         assert bench.next() == ["append"]
 
 
