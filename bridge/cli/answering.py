@@ -23,7 +23,7 @@ from bridge import Task, create_task_async
 from bridge.cli.following import client_for, follow
 from bridge.codec import utf8
 from bridge.errors import BridgeError, SettingsError, StoreUnavailable, TaskNotFound
-from bridge.events import TERMINAL_STATES, Event
+from bridge.events import TERMINAL_STATES, End, Event
 from bridge.settings import Settings, env_name, file_name
 from bridge.sinks.matrix.asked import Asked
 from bridge.sources.command import Command
@@ -87,7 +87,8 @@ class Answering:
     async def views(self, asked: Asked) -> AsyncGenerator[View, None]:
         """The views of the task that answers a question, which is begun if need be.
 
-        Raises `ClientError` and `StoreError`, before anything has begun where that can be known.
+        Raises `ClientError` and `StoreError`, before anything has begun where that can be known. Work
+        that has begun goes on, and whoever asks again is shown it.
         """
         if asked.task_id not in self._works and await self._is_open(asked.task_id):
             if not await create_task_async(asked.task_id, settings=self._settings):
@@ -130,8 +131,8 @@ class Answering:
             with Watch(task) as watch:
                 self._watches.add(watch)
                 try:
-                    work = self._maker(asked)
-                    end = await carry(task, work.events, watch, stop=work.stop)
+                    # It may have been cancelled, or the bot told to leave, before the work can begin.
+                    end = None if watch.stopping or self._leaving else await self._carry(asked, task, watch)
                 finally:
                     self._watches.discard(watch)
         except BaseException as error:
@@ -145,6 +146,10 @@ class Answering:
         else:
             conclude(task, end, told=watch.told)
         await task.finish_async()
+
+    async def _carry(self, asked: Asked, task: Task, watch: Watch) -> End | None:
+        work = self._maker(asked)
+        return await carry(task, work.events, watch, stop=work.stop)
 
     async def __aenter__(self) -> Self:
         return self

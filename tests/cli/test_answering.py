@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import fields
+from typing import Self
 
 import pytest
 
 import bridge
+from bridge import Task
 from bridge.cli import answering
-from bridge.cli.answering import Answering, by_command
+from bridge.cli.answering import Answering, Work, by_command
 from bridge.client import AsyncClient
-from bridge.events import Chunk, End
+from bridge.errors import StoreUnavailable
+from bridge.events import Chunk, End, Event
 from bridge.settings import Settings, env_name, file_name
 from bridge.sinks.matrix.asked import Asked
 from bridge.view import View
@@ -97,3 +102,92 @@ async def test_the_end_of_who_died_is_not_taken_for_the_new_answer(
         finally:
             process.reset()
     assert (view.state, view.text, view.attempt) == ("succeeded", "me\n", 2)
+
+
+@pytest.mark.parametrize("why", ["cancelled", "leaving"])
+async def test_what_is_not_wanted_any_more_is_not_begun(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Neither after a cancel that came before the work, nor when the bot was told to leave meanwhile."""
+    asked = Asked("!room:a", "$1", "@ann:a", "who?")
+    asked_for: list[Asked] = []
+
+    def maker(asked: Asked) -> Work:
+        asked_for.append(asked)
+        return by_command(["echo", "me"])(asked)
+
+    class Begun(Task):
+        """Redis is quicker than the event loop."""
+
+        def start(self) -> Self:
+            super().start()
+            self.wait_begun(8)
+            return self
+
+    async def announce(task_id: str, *, settings: Settings) -> bool:
+        confirmed = await bridge.create_task_async(task_id, settings=settings)
+        if why == "cancelled":
+            writer.cancel()
+        else:
+            answers.stop()
+        return confirmed
+
+    monkeypatch.setattr(answering, "create_task_async", announce)
+    monkeypatch.setattr(answering, "Task", Begun)
+    try:
+        with Writer(redis_url, asked.task_id) as writer, running(redis_url) as gateway:
+            settings = Settings(redis_url=redis_url, gateway_url=gateway.url)
+            async with Answering(maker, settings) as answers:
+                view = [view async for view in answers.views(asked)][-1]
+    finally:
+        process.reset()
+    assert asked_for == []
+    if why == "cancelled":
+        assert view.state == "cancelled"
+    else:
+        assert view.error is not None
+        assert view.error["code"] == "stopped"
+
+
+async def test_who_asks_again_waits_for_the_same_work(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis goes away before it knows of the attempt: that is an error each time, and the work goes on."""
+    asked = Asked("!room:a", "$1", "@ann:a", "who?")
+    back, seen = asyncio.Event(), asyncio.Event()
+    made = 0
+
+    async def source() -> AsyncGenerator[Event, None]:
+        await back.wait()
+        yield Chunk("me")
+        await seen.wait()
+
+    def maker(asked: Asked) -> Work:
+        nonlocal made
+        made += 1
+        return Work(source())
+
+    async def announce(task_id: str, *, settings: Settings) -> bool:
+        confirmed = await bridge.create_task_async(task_id, settings=Settings(redis_url=redis_url))
+        relay.stall()
+        return confirmed
+
+    monkeypatch.setattr(answering, "create_task_async", announce)
+    try:
+        with running(redis_url) as gateway, proxy(redis_url) as relay:
+            settings = Settings(redis_url=relay.url, gateway_url=gateway.url, create_timeout_seconds=0.1)
+            async with Answering(maker, settings) as answers:
+                for _ in range(2):
+                    with pytest.raises(StoreUnavailable, match="can't be begun"):
+                        await anext(answers.views(asked))
+                relay.flow()
+                back.set()
+                view = View(asked.task_id)
+                while not view.ended:
+                    with suppress(StoreUnavailable):
+                        async for view in answers.views(asked):
+                            if view.text:
+                                seen.set()
+    finally:
+        process.reset()
+    assert (view.state, view.text, view.attempt, made) == ("succeeded", "me", 1, 1)
