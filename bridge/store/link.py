@@ -171,13 +171,13 @@ class Link:
                     await connection.send_command(verb, *channels)
 
     def _take(self, replies: list[Any]) -> None:
-        """What came together. An error is raised: of what was ordered something will never come."""
+        """What came together. An error is raised: of what was ordered something will never come. The messages
+        that came with it are as good as those that are missed until there is another link.
+        """
         came = list[Message]()
-        wrong: RedisError | None = None
         for reply in replies:
             if isinstance(reply, RedisError):
-                wrong = reply
-                break
+                raise reply
             kind, channel, data = reply
             if kind == b"message":
                 came.append((channel.decode(), data))
@@ -185,8 +185,6 @@ class Link:
                 self._acknowledge(channel.decode())
         if came:
             self._tell(partial(self._listener.messages, came))
-        if wrong is not None:
-            raise wrong
 
     def _tell(self, what: Callable[[], None]) -> None:
         try:

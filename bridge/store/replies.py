@@ -72,13 +72,11 @@ class _Replies(asyncio.Protocol):
             return
         gets, replies = self._reader.gets, list[Any]()
         try:
-            try:
-                self._reader.feed(data)
-                while (reply := gets()) is not _INCOMPLETE:
-                    replies.append(reply)
-            finally:
-                if replies:
-                    self._take(replies)
+            self._reader.feed(data)
+            while (reply := gets()) is not _INCOMPLETE:
+                replies.append(reply)
+            if replies:
+                self._take(replies)
         except Exception as error:
             self._end(error)
 

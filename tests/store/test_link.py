@@ -377,6 +377,11 @@ class Puppet:
             reply = f"*3\r\n${len(verb)}\r\n{verb}\r\n${len(channel)}\r\n{channel}\r\n:1\r\n"
             self._writer.write(reply.encode())
 
+    def refuse(self) -> None:
+        """Answer an order by an error."""
+        assert self._writer is not None
+        self._writer.write(b"-NOPERM No.\r\n")
+
 
 @pytest.fixture
 async def puppet() -> AsyncIterator[tuple[str, Puppet]]:
@@ -399,6 +404,19 @@ async def test_it_is_up_only_when_all_is_acknowledged(puppet: tuple[str, Puppet]
         assert ear.changes == []
         server.acknowledge()
         await ear.told("up")
+
+
+async def test_an_order_that_is_refused_means_a_new_link(
+    puppet: tuple[str, Puppet], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of what was ordered something would never come; the reason stands in the log."""
+    url, server = puppet
+    server.silent = False
+    async with linked(url, "a") as (_, ear):
+        await ear.told("up")
+        server.refuse()
+        await ear.told("up", "down", "up")
+    assert [record.message for record in caplog.records] == ["the link to Redis is down: NOPERM No."]
 
 
 async def test_a_wish_taken_back_and_made_again_while_it_comes_up_is_kept(
