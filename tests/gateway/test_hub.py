@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import redis
 
+from bridge.codec import encode
+from bridge.entries import Entry
+from bridge.events import Chunk, Position, State
+from bridge.gateway import hub as module
 from bridge.gateway.channel import Channel
+from bridge.gateway.hub import Hub
+from bridge.settings import Settings
+from bridge.store.link import Message
+from bridge.store.log import parse_message
+from tests.gateway.readers import Reader, entries, read
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer
@@ -182,6 +191,53 @@ def test_a_message_that_is_none_disturbs_nobody(
         writer.text("the truth")
         viewer.text_is("the truth")
         assert viewer.ids == sorted(set(viewer.ids))
+
+
+@pytest.mark.parametrize("where", ["bytes", "parsing", "receiving"])
+async def test_what_is_wrong_with_one_message_disturbs_none_that_came_with_it(
+    where: str, monkeypatch: pytest.MonkeyPatch, expected_errors: list[str]
+) -> None:
+    """Its task is read, also if nothing else ever comes; the others' messages are handed on."""
+    expected_errors += ["a published message", "in a way that it should not"]
+    hub = Hub(Settings())
+    readers = {name: Reader() for name in ("before", "broken", "behind")}
+    channels = {name: hub.enter(name, reader) for name, reader in readers.items()}
+    log = entries(1763650000000, [State("running", 1, at=1)])
+    for name, channel in channels.items():
+        channel.begin_read()
+        channel.load(read(log))
+        readers[name].catch_up(channel)
+    came = [_published(hub, name, 2, "x") for name in readers]
+
+    def break_down(*_: object) -> NoReturn:
+        raise RuntimeError("a bug")
+
+    def parse(data: bytes) -> tuple[Position, list[Entry]]:
+        return break_down() if b"bug" in data else parse_message(data)
+
+    if where == "bytes":
+        came[1] = came[1][0], b"nonsense"
+    elif where == "parsing":
+        came[1] = _published(hub, "broken", 2, "bug")
+        monkeypatch.setattr(module, "parse_message", parse)
+    else:
+        monkeypatch.setattr(readers["broken"], "offer", break_down)
+    hub.messages(came)
+    assert {name: channel.read_due for name, channel in channels.items()} == {
+        "before": False,
+        "broken": True,
+        "behind": False,
+    }
+    assert {name: reader.view.text for name, reader in readers.items()} == {
+        "before": "x",
+        "broken": "",
+        "behind": "x",
+    }
+
+
+def _published(hub: Hub, task_id: str, seq: int, text: str) -> Message:
+    """A chunk's message."""
+    return hub.store.keys.channel(task_id), b"1763650000000-%d\nchunk %b" % (seq, encode(Chunk(text)))
 
 
 @pytest.mark.parametrize("where", ["load", "receive"])
