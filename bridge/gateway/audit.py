@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -158,14 +157,14 @@ class Audit:
         if self.doubtful:
             await self._compare(channels, whole=True)
             return
-        parts = math.ceil(len(channels) / _HEADS_PER_ROUND_TRIP) or 1
-        for part in range(parts):
-            some = channels[part * _HEADS_PER_ROUND_TRIP :][:_HEADS_PER_ROUND_TRIP]
-            await self._compare(some, whole=parts == 1)
+        parts = range(0, len(channels) or 1, _HEADS_PER_ROUND_TRIP)
+        for start in parts:
+            some = channels[start : start + _HEADS_PER_ROUND_TRIP]
+            await self._compare(some, whole=len(parts) == 1)
             if not self.well or self._now.is_set():
                 return
-            if part < parts - 1:
-                await self._wait(seconds / parts)
+            if start != parts[-1]:
+                await self._wait(seconds / len(parts))
 
     async def _compare(self, channels: Sequence[Channel], *, whole: bool) -> None:
         """Compare and probe (rule 1). whole: these are all channels there are."""

@@ -13,7 +13,7 @@ from bridge.events import Position
 from bridge.gateway.history import Dialect
 
 TICK_SECONDS: Final = 1.0
-"""The hub looks at least so often whose tick is due."""
+"""A tick comes at most so late."""
 
 
 class Batch:
@@ -52,14 +52,12 @@ class Follower(Protocol):
 
     position: everything up to here was given to it. generation: of the channel, when that was so; -1 for
     a position that came from a client. read_awaited: the number of the read that rule 6 asks for, 0 if none.
-    due: until then (monotonic seconds) a tick would find nothing to do, and may be left out.
     """
 
     position: Position
     generation: int
     read_awaited: int
     dialect: Dialect
-    due: float
 
     def offer(self, batch: Batch) -> bool:
         """Take a batch that follows `position`. False: busy now; it comes for it with `Channel.take`."""
@@ -70,8 +68,10 @@ class Follower(Protocol):
     def wake(self) -> None:
         """Something changed that is not a batch: look at the channel again."""
 
-    def tick(self, now: float) -> None:
-        """The hub's clock (monotonic seconds): time for heartbeats, and for waits that are over."""
+    def tick(self, now: float) -> float:
+        """The hub's clock (monotonic seconds): time for heartbeats, and for waits that are over. Returns when
+        the next tick is due, if not before then `Hub.tick_soon` is called.
+        """
 
     def drain(self) -> None:
         """The gateway is going away: finish now, so that the client comes back elsewhere."""

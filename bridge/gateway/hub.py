@@ -12,15 +12,14 @@ What it promises
   it comes back.
 
 One loop ticks for all followers (heartbeats, stalls, waits that are over) and for memory; there is no timer
-per connection. What it does in a second for a follower that has nothing due is one comparison; channels it
-looks at only where nobody follows them. `run` owns every task that the hub ever starts.
+per connection. It looks at no follower that has nothing due (`ticks.py`), and only at channels that nobody
+follows. `run` owns every task that the hub ever starts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -36,6 +35,7 @@ from bridge.gateway.counts import Counts
 from bridge.gateway.delays import Delays
 from bridge.gateway.follower import TICK_SECONDS, Follower, Nobody, Observer
 from bridge.gateway.memory import Budget
+from bridge.gateway.ticks import Ticks
 from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
 from bridge.store.link import Link, Message
@@ -101,7 +101,14 @@ class Hub:
         self.observer: Observer = Nobody()
         self.links = 0
         """How many links there were so far. Another one may lead to another server."""
-        self._followers: set[Follower] = set()
+        self._followers = Ticks(
+            min(
+                TICK_SECONDS,
+                settings.heartbeat_seconds / 4,
+                settings.stall_timeout_seconds / 4,
+                max(settings.linger_seconds / 4, 0.05),
+            )
+        )
         self._idle: set[Channel] = set()
         """Channels that nobody follows."""
         self._quiet = asyncio.Event()
@@ -158,9 +165,13 @@ class Hub:
             self._idle.add(channel)
         self.touch(channel)
         self.observer.left(channel.task_id)
-        self._followers.discard(follower)
+        self._followers.remove(follower)
         if not self._followers:
             self._quiet.set()
+
+    def tick_soon(self, follower: Follower) -> None:
+        """Something changed for one that attached: a tick may be due sooner than it said."""
+        self._followers.soon(follower)
 
     async def fresh(self, channel: Channel, poll: Poll, seen: Position = START) -> None:
         """Wait until what the channel holds can be trusted. Costs nothing, and no Redis, in health.
@@ -367,28 +378,18 @@ class Hub:
         return list(self._channels.values())
 
     async def _ticks(self) -> None:
-        settings = self.settings
-        pause = min(
-            TICK_SECONDS,
-            settings.heartbeat_seconds / 4,
-            settings.stall_timeout_seconds / 4,
-            max(settings.linger_seconds / 4, 0.05),
-        )
         while True:
-            everybody = list(self._followers)
-            parts = math.ceil(len(everybody) / _TICKS_AT_ONCE) or 1
+            due = self._followers.take(monotonic())
+            parts = range(0, len(due) or 1, _TICKS_AT_ONCE)
             try:
-                for part in range(parts):
-                    await asyncio.sleep(pause / parts)
-                    self._tick(everybody[part * _TICKS_AT_ONCE :][:_TICKS_AT_ONCE], monotonic())
+                for start in parts:
+                    await asyncio.sleep(self._followers.seconds / len(parts))
+                    now = monotonic()
+                    for follower in due[start : start + _TICKS_AT_ONCE]:
+                        self._followers.tick(follower, now)
                 self._let_go(monotonic())
             except Exception:
                 log.exception("the ticker broke in a way that it should not")
-
-    def _tick(self, some: Sequence[Follower], now: float) -> None:
-        for follower in some:
-            if follower.due <= now and follower in self._followers:
-                follower.tick(now)
 
     def _let_go(self, now: float) -> None:
         """Drop the channels that nobody has needed for a while, and keep to the memory that all may take."""

@@ -42,7 +42,6 @@ class PollFollower:
         self.generation = -1
         self.dialect: Dialect = native
         self.read_awaited = 0
-        self.due = math.inf
         self.leaving = leaving
         self._changed = asyncio.Event()
 
@@ -58,8 +57,9 @@ class PollFollower:
         """Something changed."""
         self._changed.set()
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float) -> float:
         """Never due: a poll has its own time limit."""
+        return math.inf
 
     def drain(self) -> None:
         """Answer now with what there is."""

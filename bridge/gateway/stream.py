@@ -82,7 +82,6 @@ class StreamFollower:
         self.generation = -1
         self.dialect: Dialect = native
         self.read_awaited = 0
-        self.due = 0.0
         self.closed = False
         self.leaving = False
         self.stalled = False
@@ -123,13 +122,12 @@ class StreamFollower:
 
     def wake(self) -> None:
         """Look at the channel again."""
-        self.due = 0.0
+        self._hub.tick_soon(self)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(b"")
 
-    def tick(self, now: float) -> None:
-        """Heartbeats, stalls, and waits that are over."""
-        self.due = 0.0
+    def tick(self, now: float) -> float:
+        """Heartbeats, stalls, and waits that are over. While anything is waited for, each tick is due."""
         if self._had_all:
             # What waits for it now was sent since then, and perhaps only just before this.
             self._taken_at = max(self._taken_at, now - TICK_SECONDS)
@@ -141,14 +139,15 @@ class StreamFollower:
             self.ending = "drained" if self.ending == "drained" else "stalled"
             self._task.cancel()
         if self._sending or self.stalled:
-            return
+            return now
         settings = self._settings
         waits = self._give_up_waiting(now)
         if now - self._active_at >= settings.heartbeat_seconds:
             self._beat(now)
-        if not (waits or self.leaving):
-            look = self._taken_at + settings.stall_timeout_seconds / _LOOKS
-            self.due = min(look, self._active_at + settings.heartbeat_seconds)
+        if waits or self.leaving:
+            return now
+        look = self._taken_at + settings.stall_timeout_seconds / _LOOKS
+        return min(look, self._active_at + settings.heartbeat_seconds)
 
     def _beat(self, now: float) -> None:
         """Give a sign of life, where nothing else is being sent: like a batch, at once if that can be."""

@@ -68,7 +68,6 @@ class Reader:
         self.position = position
         self.generation = -1
         self.read_awaited = 0
-        self.due = 0.0
         self.dialect: Dialect = dialect or Wire()
         self.busy = False
         self.wakes = 0
@@ -89,8 +88,9 @@ class Reader:
         """Count it; the test decides when the reader looks."""
         self.wakes += 1
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float) -> float:
         """Nothing to do."""
+        return now
 
     def drain(self) -> None:
         """Nothing to do."""
