@@ -26,7 +26,6 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
@@ -46,14 +45,8 @@ _OVERDUE_SECONDS: Final = 1.0
 """In health a probe takes about a millisecond."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """What a round saw of one channel: its head in Redis at Redis time `now`, and what was held before."""
-
-    channel: Channel
-    held: Position
-    head: Head | None
-    now: int
+_Comparison = tuple[Channel, Position, Head | None, int]
+"""What a round saw of a channel: what it held, then its head in Redis, and Redis time when that was so."""
 
 
 class Audit:
@@ -175,13 +168,14 @@ class Audit:
             held = [channel.position for channel in some]
             heads, now = await self._store.heads([channel.task_id for channel in some])
             self._redis_clock = (now, monotonic())
-            compared += [_Comparison(c, p, h, now) for c, p, h in zip(some, held, heads, strict=True)]
+            compared += zip(some, held, heads, [now] * len(some), strict=True)
         await self._probe(whole=whole)
-        for one in compared:
-            if not one.channel.dropped:
-                one.channel.compare(one.head, one.held)
-        for one in compared:
-            await self.judge_lease(one.channel.task_id, one.head, one.now)
+        for channel, before, head, _ in compared:
+            if not channel.dropped:
+                channel.compare(head, before)
+        for channel, _, head, now in compared:
+            if _looks_over(head, now):
+                await self.judge_lease(channel.task_id, head, now)
 
     async def _probe(self, *, whole: bool) -> None:
         if not self._link.is_up:
@@ -212,7 +206,7 @@ class Audit:
 
         Raises `StoreUnavailable`.
         """
-        if head is None or head.state != "running" or not 0 < head.lease < now or not self.judges:
+        if not _looks_over(head, now) or not self.judges:
             return
         sent_at = int(self.redis_ms(monotonic()) or 0)
         try:
@@ -225,3 +219,8 @@ class Audit:
         if answer.verdict == "applied":
             self._counts.leases_lost += 1
             log.warning("task %s: its worker is lost", task_id)
+
+
+def _looks_over(head: Head | None, now: int) -> bool:
+    """Whether a lease is, at that Redis time, of which nobody knows yet how long it was on its way."""
+    return head is not None and head.state == "running" and 0 < head.lease < now

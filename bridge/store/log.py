@@ -180,23 +180,32 @@ class Store:
         return head, _milliseconds(time), [_entry(item) for item in raw]
 
     async def heads(self, task_ids: Sequence[str]) -> tuple[list[Head | None], int]:
-        """The heads of many tasks and Redis time (ms), in one pipeline.
+        """The heads of many tasks and Redis time (ms), in one pipeline, and another where a log is missing.
 
         None also stands for one that can't be read, or it would spoil the others: `read` says what is wrong.
         """
+        task, log = self.keys.task, self.keys.log
         commands: list[tuple[str, ...]] = [("TIME",)]
-        for task_id in task_ids:
-            commands.append(("HMGET", self.keys.task(task_id), *_HEAD_FIELDS))
-            commands.append(("EXISTS", self.keys.log(task_id)))
+        commands += [("HMGET", task(task_id), *_HEAD_FIELDS) for task_id in task_ids]
+        logs = [log(task_id) for task_id in task_ids]
+        if not logs:
+            (time,) = await self._ask_all(commands)
+            return [], _milliseconds(time)
+        time, *replies, number = await self._ask_all([*commands, ("EXISTS", *logs)])
+        heads = [_readable(fields) for fields in replies]
+        if number < len(logs):
+            exist = await self._ask_all([("EXISTS", name) for name in logs])
+            heads = [head if exists else None for head, exists in zip(heads, exist, strict=True)]
+        return heads, _milliseconds(time)
+
+    async def _ask_all(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
         pool = self._client.connection_pool
         seconds = pool.connection_kwargs.get("socket_timeout")
         try:
             with cancellable():
-                time, *replies = await ask_all(pool, commands, seconds)
+                return await ask_all(pool, commands, seconds)
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
-        pairs = zip(replies[::2], replies[1::2], strict=True)
-        return [_readable(fields) if exists else None for fields, exists in pairs], _milliseconds(time)
 
     async def _execute(self, pipeline: Any) -> list[Any]:
         try:
@@ -250,12 +259,18 @@ _HEAD_FIELDS: Final = ("epoch", "seq", "bytes", "state", "lease", "owner", "toke
 
 
 def _head(fields: Sequence[Any]) -> Head | None:
+    epoch, seq, size, state, lease, owner, token = fields
+    if not epoch:
+        return None
     try:
-        epoch, seq, size, state, lease, owner, token = [item or b"" for item in fields]
-        if not epoch:
-            return None
-        position, polled = Position(int(epoch), int(seq)), token == _POLLER_TOKEN
-        return Head(position, int(size), state.decode(), int(lease or 0), owner.decode(), polled)
+        return Head(
+            Position(int(epoch), int(seq or b"")),
+            int(size or b""),
+            (state or b"").decode(),
+            int(lease or 0),
+            (owner or b"").decode(),
+            token == _POLLER_TOKEN,
+        )
     except ValueError as error:
         raise CorruptLog(f"a task's hash can't be read: {error}") from None
 
