@@ -12,8 +12,9 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -105,7 +106,10 @@ class Answering:
                 raise StoreUnavailable(f"the task {asked.task_id} can't be begun now")
         async with aclosing(follow(asked.task_id, self._settings)) as views:
             async for view in views:
-                yield view
+                if _lost(view.error) and asked.task_id in self._works:
+                    # It will be taken back: ours goes on. Or it is an old one, and the gateway is behind.
+                    raise StoreUnavailable(f"the task {asked.task_id} is taken for lost, but worked on")
+                yield copy(view)  # the view grows; what was given must not end with it
 
     def stop(self) -> None:
         """End all work now; its tasks fail, with what they have."""
@@ -122,8 +126,7 @@ class Answering:
             return True
         if status.get("attempt", 0) >= MOST_ATTEMPTS:
             return False
-        died = (status.get("error") or {}).get("code") == "worker_lost"
-        return died or status.get("state") not in TERMINAL_STATES
+        return _lost(status.get("error")) or status.get("state") not in TERMINAL_STATES
 
     async def _work(self, asked: Asked, task: Task) -> None:
         """One attempt at an answer. What goes wrong is the task's end, and in the log."""
@@ -159,6 +162,11 @@ class Answering:
     ) -> None:
         self.stop()
         await asyncio.gather(*(work for _, work in self._works.values()), return_exceptions=True)
+
+
+def _lost(error: Mapping[str, str] | None) -> bool:
+    """Whether who worked on a task is said to have died."""
+    return error is not None and error["code"] == "worker_lost"
 
 
 def _environ(asked: Asked) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 import bridge
 from bridge import Task
 from bridge.cli import answering
-from bridge.cli.answering import Answering, Work, by_command
+from bridge.cli.answering import MOST_ATTEMPTS, Answering, Work, by_command
 from bridge.client import AsyncClient
 from bridge.errors import StoreUnavailable
 from bridge.events import Chunk, End, Event
@@ -191,3 +191,56 @@ async def test_who_asks_again_waits_for_the_same_work(
     finally:
         process.reset()
     assert (view.state, view.text, view.attempt, made) == ("succeeded", "me", 1, 1)
+
+
+async def test_an_answer_that_is_taken_for_lost_is_still_awaited(redis_url: str) -> None:
+    """Cut off from Redis for longer than a lease, the work goes on, and in the end its answer counts."""
+    asked = Asked("!room:a", "$1", "@ann:a", "who?")
+    back = asyncio.Event()
+    given: list[View] = []
+
+    async def source() -> AsyncGenerator[Event, None]:
+        yield Chunk("m")
+        await back.wait()
+        yield Chunk("e")
+
+    try:
+        with running(redis_url, lease_seconds=0.5) as gateway, proxy(redis_url) as relay:
+            settings = Settings(redis_url=relay.url, gateway_url=gateway.url, lease_seconds=0.5)
+            async with Answering(lambda _: Work(source()), settings) as answers:
+
+                async def watch() -> None:
+                    async for each in answers.views(asked):
+                        given.append(each)
+                        if each.text == "m":
+                            relay.stall()
+
+                with pytest.raises(StoreUnavailable, match="taken for lost"):
+                    await watch()
+                assert not any(each.ended for each in given)
+                relay.flow()
+                back.set()
+                view = View(asked.task_id)
+                while not view.ended:
+                    with suppress(StoreUnavailable):
+                        view = [view async for view in answers.views(asked)][-1]
+    finally:
+        process.reset()
+    assert (view.state, view.text, view.attempt) == ("succeeded", "me", 1)
+
+
+async def test_a_question_that_kills_whoever_answers_it_is_given_up(redis_url: str) -> None:
+    """After so many attempts the loss of the last one is the answer."""
+    asked = Asked("!room:a", "$1", "@ann:a", "who?")
+    with Writer(redis_url, asked.task_id) as died, running(redis_url, lease_seconds=0.5) as gateway:
+        for _ in range(MOST_ATTEMPTS):
+            died.open()
+        died.lease_ms = 1
+        died.renew()
+        async with AsyncClient(gateway.url) as client:
+            assert [view.ended async for view in client.follow(asked.task_id)][-1]
+        settings = Settings(redis_url=redis_url, gateway_url=gateway.url)
+        async with Answering(by_command(["echo", "me"]), settings) as answers:
+            view = [view async for view in answers.views(asked)][-1]
+    assert view.error is not None
+    assert (view.error["code"], view.attempt) == ("worker_lost", MOST_ATTEMPTS)
