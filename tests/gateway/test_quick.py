@@ -154,8 +154,16 @@ def get(
 
 @contextmanager
 def ways(redis_url: str, **settings: Any) -> Iterator[Ways]:
-    """A gateway whose tasks stay in memory for as long as a test takes."""
-    with running(redis_url, **{"linger_seconds": 1000.0, **settings}) as gateway:
+    """A gateway whose tasks stay in memory, and aren't doubted, for as long as a test takes: a probe that is
+    late because the machine is busy would send polls the long way.
+    """
+    lasting = {
+        "linger_seconds": 1000.0,
+        "audit_seconds": 1000.0,
+        "probe_seconds": 1000.0,
+        "lease_seconds": 3000.0,
+    }
+    with running(redis_url, **{**lasting, **settings}) as gateway:
         yield Ways(gateway)
 
 
