@@ -19,24 +19,20 @@ from bridge.store.packing import pack
 async def ask_all(pool: Any, commands: Sequence[tuple[str | int, ...]], seconds: float) -> list[Any]:
     """The answers to commands that only read, in order: bytes, numbers, lists.
 
-    pool: redis-py's. Raises what redis-py does, `OSError` when all takes longer than `seconds`, and the first
-    error that Redis answered, when the others are read: the connection is as good as before.
+    An error that Redis answered stands in its place. pool: redis-py's. Raises what redis-py does, and
+    `OSError` when all takes longer than `seconds`.
     """
     packed = b"".join([pack(command) for command in commands])
     connection = await pool.get_connection()
     try:
         async with asyncio.timeout(seconds):
             await connection.send_packed_command(packed)
-            answers = [await _answer(connection) for _ in commands]
+            return [await _answer(connection) for _ in commands]
     except BaseException:
         await connection.disconnect(nowait=True)  # answers may be on their way that nobody waits for
         raise
     finally:
         await pool.release(connection)
-    for answer in answers:
-        if isinstance(answer, ResponseError):
-            raise answer
-    return answers
 
 
 async def _answer(connection: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import ClusterCrossSlotError, NoScriptError, RedisError, ResponseError
 
 from bridge.codec import KINDS, check_kind, decode
 from bridge.entries import Entry
@@ -180,7 +180,8 @@ class Store:
         return head, _milliseconds(time), [_entry(item) for item in raw]
 
     async def heads(self, task_ids: Sequence[str]) -> tuple[list[Head | None], int]:
-        """The heads of many tasks and Redis time (ms), in one pipeline, and another where a log is missing.
+        """The heads of many tasks and Redis time (ms), in one pipeline, and another where a log is missing or
+        logs can't be asked about together: a cluster's server refuses that, even if it has them all.
 
         None also stands for one that can't be read, or it would spoil the others: `read` says what is wrong.
         """
@@ -193,7 +194,7 @@ class Store:
             return [], _milliseconds(time)
         time, *replies, number = await self._ask_all([*commands, ("EXISTS", *logs)])
         heads = [_readable(fields) for fields in replies]
-        if number < len(logs):
+        if isinstance(number, ResponseError) or number < len(logs):
             exist = await self._ask_all([("EXISTS", name) for name in logs])
             heads = [head if exists else None for head, exists in zip(heads, exist, strict=True)]
         return heads, _milliseconds(time)
@@ -203,9 +204,13 @@ class Store:
         seconds = pool.connection_kwargs.get("socket_timeout")
         try:
             with cancellable():
-                return await ask_all(pool, commands, seconds)
+                answers = await ask_all(pool, commands, seconds)
+            for answer in answers:
+                if isinstance(answer, ResponseError) and not _is_about_keys(answer):
+                    raise answer
         except (RedisError, OSError) as error:
             raise as_store_error(error) from error
+        return answers
 
     async def _execute(self, pipeline: Any) -> list[Any]:
         try:
@@ -275,11 +280,16 @@ def _head(fields: Sequence[Any]) -> Head | None:
         raise CorruptLog(f"a task's hash can't be read: {error}") from None
 
 
-def _readable(fields: Sequence[Any]) -> Head | None:
+def _readable(fields: Sequence[Any] | ResponseError) -> Head | None:
     try:
-        return _head(fields)
+        return None if isinstance(fields, ResponseError) else _head(fields)
     except CorruptLog:
         return None
+
+
+def _is_about_keys(error: ResponseError) -> bool:
+    """Whether an error says something of the keys that were asked about, and nothing of the server."""
+    return isinstance(error, ClusterCrossSlotError) or str(error).startswith("WRONGTYPE ")
 
 
 def _entry(item: Sequence[Any]) -> Entry:

@@ -319,3 +319,42 @@ def test_one_lease_that_can_not_be_ended_keeps_no_other_from_it(
                 other.to_end()
             assert other.view.state == "failed"
             bad.forget()
+
+
+def test_a_hash_that_becomes_another_s_keeps_no_other_from_being_compared(
+    redis_url: str, redis_client: redis.Redis, expected_errors: list[str]
+) -> None:
+    """Also where its task was followed before, and so is compared together with all others."""
+    expected_errors.append("can't be read")
+    with Writer(redis_url, "a-bad") as bad, Writer(redis_url, "b-good") as good:
+        bad.open()
+        good.open()
+        with running(redis_url) as gateway, watch(gateway, "a-bad") as one, watch(gateway, "b-good") as other:
+            for viewer in (one, other):
+                viewer.until(lambda v: len(v.frames) == 1)
+            redis_client.set(bad.keys.task("a-bad"), "no hash", ex=60)
+            eventually(lambda: gateway.get("/tasks/a-bad/status").status_code == 500)
+            good.elsewhere = True
+            good.text("never heard")
+            other.text_is("never heard")
+            wait_for_rounds(redis_client, 3)
+            assert gateway.hub.ready
+            bad.forget()
+
+
+def test_a_cluster_of_one_server_is_like_any_other() -> None:
+    """It refuses questions about several tasks in one command, though it has them all."""
+    with RedisProcess(options=["--cluster-enabled", "yes"]) as server, server.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        eventually(lambda: client.cluster("INFO")["cluster_state"] == "ok")
+        with Writer(server.url, "job-1") as one, Writer(server.url, "job-2") as other:
+            one.open()
+            other.open()
+            with running(server.url) as gateway, watch(gateway) as viewer, watch(gateway, "job-2") as more:
+                for each in (viewer, more):
+                    each.until(lambda v: len(v.frames) == 1)
+                wait_for_rounds(client, 2)
+                assert gateway.hub.ready
+                one.elsewhere = True
+                one.text("never heard")
+                viewer.text_is("never heard")

@@ -212,6 +212,34 @@ async def test_heads_of_many_tasks(store: Store) -> None:
     assert (await store.heads([]))[0] == []
 
 
+async def test_heads_where_logs_can_not_be_asked_about_together() -> None:
+    """A cluster's server takes no command with keys of several slots, even where it has all slots."""
+    with RedisProcess(options=["--cluster-enabled", "yes"]) as server, server.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        eventually(lambda: client.cluster("INFO")["cluster_state"] == "ok")
+        settings = Settings(redis_url=server.url)
+        async with async_client(settings) as own:
+            store = Store(own, keys_for(settings, own))
+            a, b = await opened(store, "a"), await opened(store, "b")
+            await opened(store, "half")
+            await own.delete(store.keys.log("half"))
+            heads, _ = await store.heads(["b", "half", "nobody", "a"])
+            assert [head and head.position for head in heads] == [b, None, None, a]
+
+
+@pytest.mark.parametrize("command", ["hmget", "exists"])
+async def test_no_task_is_taken_for_gone_where_redis_does_not_tell(command: str) -> None:
+    """A refusal that says nothing of the keys is an error of the whole question."""
+    with RedisProcess() as server, server.client() as client:
+        settings = Settings(redis_url=server.url)
+        async with async_client(settings) as own:
+            store = Store(own, keys_for(settings, own))
+            await opened(store)
+            client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+            with pytest.raises(StoreError, match=command):
+                await store.heads(["a", "nobody"])
+
+
 async def test_run_teaches_the_server_a_script(store: Store) -> None:
     """A server that doesn't know the script, also after it forgot it, gets the source."""
     assert (await store.run(store.calls.cancel("a"))).verdict == "unknown"
@@ -280,9 +308,13 @@ async def test_another_server_is_noticed(store: Store) -> None:
 
 
 async def test_refusal_is_a_store_error_that_lasts(store: Store) -> None:
-    """Where another program uses our names, each call says so as a `StoreError`."""
+    """Where another program uses our names, each call says so as a `StoreError`; but of heads it is None."""
+    await opened(store, "b")
     await store.client.set(store.keys.task("a"), "text", ex=60)
-    for call in (store.run(store.calls.cancel("a")), store.read("a"), store.heads(["a"])):
+    broken, whole = (await store.heads(["a", "b"]))[0]
+    assert broken is None
+    assert whole is not None
+    for call in (store.run(store.calls.cancel("a")), store.read("a")):
         with pytest.raises(StoreError) as caught:
             await call
         assert not isinstance(caught.value, StoreUnavailable)
