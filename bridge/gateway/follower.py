@@ -13,7 +13,7 @@ from bridge.events import Position
 from bridge.gateway.history import Dialect
 
 TICK_SECONDS: Final = 1.0
-"""A tick comes at most so late."""
+"""A tick comes at most so late; at most twice that, where hundreds are due at the same time."""
 
 
 class Batch:

@@ -342,13 +342,13 @@ class Hub:
             await self._client.aclose()
 
     async def _reads(self) -> None:
-        """A reader: takes channels that want to be read, one after the other, for ever."""
+        """A reader: takes channels that want to be read, one after the other, for ever. It keeps none."""
         while True:
-            channel = await self._due.get()
-            if channel.read_due and not channel.dropped:
-                await self._read(channel)
+            await self._read(await self._due.get())
 
     async def _read(self, channel: Channel) -> None:
+        if channel.dropped or not channel.read_due:
+            return
         if not channel.loaded:
             # Without the link there is still the log; the audit after `up` finds what is missed meanwhile.
             # Nor may a silent link keep the readers, who are few.
@@ -379,17 +379,21 @@ class Hub:
 
     async def _ticks(self) -> None:
         while True:
+            await asyncio.sleep(self._followers.wait(monotonic()))
+            await self._turn()
+
+    async def _turn(self) -> None:
+        """Tick all whose turn it is. Many are ticked in parts, spread over the turn."""
+        try:
             due = self._followers.take(monotonic())
-            parts = range(0, len(due) or 1, _TICKS_AT_ONCE)
-            try:
-                for start in parts:
+            parts = range(0, len(due), _TICKS_AT_ONCE)
+            for start in parts:
+                if start:
                     await asyncio.sleep(self._followers.seconds / len(parts))
-                    now = monotonic()
-                    for follower in due[start : start + _TICKS_AT_ONCE]:
-                        self._followers.tick(follower, now)
-                self._let_go(monotonic())
-            except Exception:
-                log.exception("the ticker broke in a way that it should not")
+                self._followers.tick(due[start : start + _TICKS_AT_ONCE], monotonic())
+            self._let_go(monotonic())
+        except Exception:
+            log.exception("the ticker broke in a way that it should not")
 
     def _let_go(self, now: float) -> None:
         """Drop the channels that nobody has needed for a while, and keep to the memory that all may take."""

@@ -39,7 +39,7 @@ from bridge.gateway.channel import Channel
 from bridge.gateway.connection import PLAIN, Connection
 from bridge.gateway.counts import Ending
 from bridge.gateway.disconnect import Watching, cut_off
-from bridge.gateway.follower import TICK_SECONDS, Batch
+from bridge.gateway.follower import Batch
 from bridge.gateway.history import Dialect
 from bridge.gateway.hub import Hub
 from bridge.gateway.record import Recorded, turned_away
@@ -128,16 +128,14 @@ class StreamFollower:
 
     def tick(self, now: float) -> float:
         """Heartbeats, stalls, and waits that are over. While anything is waited for, each tick is due."""
-        if self._had_all:
-            # What waits for it now was sent since then, and perhaps only just before this.
-            self._taken_at = max(self._taken_at, now - TICK_SECONDS)
-        self._had_all = self._taken == self.bytes_sent and not self._sending
-        if self._had_all:
-            self._taken_at = now  # all was taken at the last look, and there was nothing since
+        if self._had_all or self._has_all:
+            # All was taken at the last look. What waits now was sent since, perhaps only just before this.
+            self._taken_at = now
         elif not self.stalled and self._takes_nothing(now) and self._task is not None:
             self.stalled = True
             self.ending = "drained" if self.ending == "drained" else "stalled"
             self._task.cancel()
+        self._had_all = self._has_all
         if self._sending or self.stalled:
             return now
         settings = self._settings
@@ -158,6 +156,11 @@ class StreamFollower:
             self._active_at = now
         else:
             self._waiter.set_result(sse.HEARTBEAT)
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether it had taken at the last look all that was ever sent to it."""
+        return self._taken == self.bytes_sent and not self._sending
 
     def _takes_nothing(self, now: float) -> bool:
         """Whether something waits for the client, and it has taken none of it for too long."""

@@ -2,19 +2,24 @@
 
 Rules
 -----
-1. A follower is ticked within one turn after it asked to be: `Follower.tick` answers when the next one is
-   due. One that has just come, or for whom `soon` was called, is ticked in the next turn.
+1. `Follower.tick` answers when the next one is due, and that comes with the first turn after it. Turns begin
+   at whole multiples of their length, so that none is late by more. One that has just come, or for whom
+   `soon` was called, is ticked in the next turn.
 2. Whose turn it isn't costs nothing, and isn't even looked at.
-3. Followers whose ticks were taken but never came, because one before them broke, are due again in the next
-   turn.
+3. A tick that breaks is tried again in the next turn, and keeps no other from his. So is one that was taken,
+   but never came.
+4. Who has left is kept by nothing here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import inf
+import logging
+from collections.abc import Iterable, Iterator
+from math import ceil, inf
 
 from bridge.gateway.follower import Follower
+
+log = logging.getLogger("bridge.gateway")
 
 
 class Ticks:
@@ -22,7 +27,7 @@ class Ticks:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._turn = 0
+        self._turn = 0.0
         """The next one that is taken."""
         self._turns: dict[Follower, float] = {}
         self._due: dict[float, set[Follower]] = {}
@@ -46,9 +51,13 @@ class Ticks:
         if follower in self._turns:
             self._put(follower, self._turn)
 
+    def wait(self, now: float) -> float:
+        """How many seconds it is until the next turn."""
+        return self.seconds - now % self.seconds
+
     def take(self, now: float) -> list[Follower]:
-        """All whose turn has come. To be called about every `seconds`."""
-        last = int(now / self.seconds)
+        """All whose turn has come. To be called in every turn."""
+        last = now // self.seconds
         taken: list[Follower] = []
         for turn in [turn for turn in self._due if turn <= last]:
             taken += self._due.pop(turn)
@@ -57,12 +66,18 @@ class Ticks:
             self._put(follower, self._turn)  # rule 3
         return taken
 
-    def tick(self, follower: Follower, now: float) -> None:
-        """Tick one that was taken, if it is still there."""
-        if follower in self._turns:
-            due = follower.tick(now)
+    def tick(self, taken: Iterable[Follower], now: float) -> None:
+        """Tick those that were taken, as far as they are still there."""
+        for follower in taken:
+            if follower not in self._turns:
+                continue
+            try:
+                due = follower.tick(now)
+            except Exception:
+                log.exception("a tick broke in a way that it should not")
+                continue
             if due > now:
-                self._put(follower, inf if due == inf else max(due // self.seconds + 1, self._turn))
+                self._put(follower, inf if due == inf else max(ceil(due / self.seconds), self._turn))
 
     def _put(self, follower: Follower, turn: float) -> None:
         before = self._turns.get(follower)

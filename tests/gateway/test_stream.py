@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message
 
 from bridge import sse
@@ -500,10 +502,10 @@ async def test_a_client_that_was_sent_nothing_for_long_has_its_whole_time() -> N
         for second in range(begun, begun + 100):
             follower.tick(follower.began + second)
         assert follower.offer(batch(follower.began + begun + 99.5))
-        for second in range(begun + 100, begun + 119):
+        for second in range(begun + 100, begun + 120):
             assert not follower._takes_nothing(follower.began + second)
             follower.tick(follower.began + second)
-        assert follower._takes_nothing(follower.began + begun + 119)
+        assert follower._takes_nothing(follower.began + begun + 120)
         pipe.taken = follower.bytes_sent
         assert not follower._takes_nothing(follower.began + begun + 122)
     task.cancel()
@@ -535,6 +537,37 @@ async def test_an_idle_stream_is_rarely_looked_at() -> None:
     waits.cancel()
 
 
+@given(st.lists(st.sampled_from(["wait", "wait", "wait", "push", "take", "take all"]), max_size=300))
+async def test_a_client_has_its_whole_time_and_not_much_more(deeds: list[str]) -> None:
+    """Whatever it is sent and takes, and at whatever moment between two ticks: it is given up after
+    `stall_timeout` in which something waited and it took nothing, never before, and two looks later at most.
+    """
+    pipe = Pipe()
+    follower, task = await waiting(pipe, 10_000)
+    follower._task = task
+    follower._channel = Channel("job-1", lambda _: None)
+    follower._channel.owner = ""
+    due, now, idle_since = 0.0, follower.began, follower.began
+    for second, deed in enumerate([*deeds, "push", *["wait"] * 60]):
+        now = follower.began + second
+        if pipe.unsent() == 0 or deed.startswith("take"):
+            idle_since = now
+        if deed == "push":
+            assert follower.offer(batch(now))
+        elif deed == "take all":
+            pipe.taken += pipe.unsent()
+        elif deed == "take":
+            pipe.taken += min(1, pipe.unsent())
+        if due <= now:
+            due = follower.tick(now)
+        if follower.stalled:
+            break
+        assert now - idle_since <= 20 + 2 * (20 / _LOOKS + 1)
+    assert follower.stalled
+    assert now - idle_since >= 20
+    task.cancel()
+
+
 async def test_a_client_that_takes_nothing_is_found_though_nothing_was_due() -> None:
     """It has its time from when it was sent something, and at most what a look is late by."""
     for sent_at in range(100, 120):
@@ -551,7 +584,7 @@ async def test_a_client_that_takes_nothing_is_found_though_nothing_was_due() -> 
                 assert follower.offer(batch(now - 0.5))
             if due <= now:
                 due = follower.tick(now)
-        assert sent_at + 19 <= second <= sent_at + 20 + 20 / _LOOKS
+        assert sent_at + 20 <= second <= sent_at + 20 + 20 / _LOOKS
 
 
 async def test_a_send_that_waits_counts_where_the_kernel_can_not_be_asked() -> None:
@@ -587,17 +620,17 @@ async def test_who_can_not_be_written_to_wakes_up() -> None:
     assert (pipe.pushed, follower.bytes_sent) == ([], 0)
 
 
-def test_a_stream_that_is_over_leaves_nothing_behind(gateway: Running, writer: Writer) -> None:
-    """Also where its connection goes on: nothing keeps it there."""
+def test_a_stream_that_is_over_leaves_nothing_behind(redis_url: str, writer: Writer) -> None:
+    """Also where its connection goes on: nothing keeps it there, nor its task when that has lingered."""
     writer.open()
-    with watch(gateway) as viewer:
-        viewer.until(lambda v: len(v.frames) == 1)
+    with running(redis_url, heartbeat_seconds=0.05, linger_seconds=0.1) as gateway, watch(gateway) as viewer:
+        viewer.until(lambda v: b"\n:" in v.body)  # it was ticked
         writer.end()
         viewer.to_end()
 
         def left() -> int:
             gc.collect()
             # Of other libraries' proxies `isinstance` would ask whom they stand for.
-            return sum(type(one) is StreamFollower for one in gc.get_objects())
+            return sum(type(one) in (StreamFollower, Channel) for one in gc.get_objects())
 
         eventually(lambda: (gateway.inside(left), gateway.connections()) == (0, 1))
