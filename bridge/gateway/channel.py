@@ -161,14 +161,17 @@ class Channel(Reads):
                 self.heal("audit")
             return
         self.head = head
-        if head.position.epoch == self.position.epoch and head.owner != self.owner:
-            # A task that ran before it was announced gets its owner without an event.
-            self.owner = head.owner
-            self._wake_all()
+        self._owned_by(head.owner, head.position)
         if head.position.epoch != self.position.epoch or not held <= head.position <= self.position:
             self.heal("audit")
         elif head.position == self.position and head.bytes != self._history.bytes:
             self.heal("conflict", whole=True)
+
+    def wrote(self, position: Position, owner: str) -> None:
+        """This gateway has run a script about the task, and was told the newest position, and whose it is."""
+        self.written = max(self.written, position)
+        if owner:
+            self._owned_by(owner, position)
 
     def forget_history(self) -> None:
         """Give memory back: drop the events that no follower is in the midst of. They can be read again."""
@@ -269,6 +272,14 @@ class Channel(Reads):
 
     def _ask_for_read(self) -> None:
         self._want_read(self)
+
+    def _owned_by(self, owner: str, position: Position) -> None:
+        """Whose the task is, at a position. One that ran before it was announced gets its owner without an
+        event.
+        """
+        if position.epoch == self.position.epoch and owner != self.owner:
+            self.owner = owner
+            self._wake_all()
 
     def _wake_all(self) -> None:
         for follower in tuple(self.followers):

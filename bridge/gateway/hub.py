@@ -183,7 +183,8 @@ class Hub:
         if self.is_fresh(channel, seen):
             return
         doubtful = self._audit.doubtful
-        ahead = channel.loaded and max(seen, channel.written) > channel.position
+        # For what a client has seen the first read is enough; what was written here came perhaps after it.
+        ahead = channel.written > channel.position or (channel.loaded and seen > channel.position)
         # In health a read that has already begun is as good as one of our own: what it lacks is on its way.
         number = channel.want_read() if doubtful or ahead else channel.reads_begun + channel.read_due
         poll.read_awaited = number
@@ -204,7 +205,7 @@ class Hub:
         answer = await self.store.run(call)
         channel = self._channels.get(task_id)
         if channel is not None:
-            channel.written = max(channel.written, answer.position)
+            channel.wrote(answer.position, answer.owner)
         return answer
 
     def at_hand(self, task_id: str, seen: Position = START) -> Channel | None:
@@ -238,13 +239,7 @@ class Hub:
         can be trusted. Raises `StoreError`.
         """
         channel = self._channels.get(task_id)
-        if (
-            channel is None
-            or not channel.loaded
-            or channel.reading
-            or channel.read_due
-            or self._audit.doubtful
-        ):
+        if channel is None or not self.is_fresh(channel):
             (head,), _ = await self.store.heads([task_id])
             return head
         return channel.head if channel.known else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NoReturn
 
 import pytest
@@ -11,12 +12,14 @@ from bridge.codec import encode
 from bridge.entries import Entry
 from bridge.events import Chunk, Position, State
 from bridge.gateway import hub as module
+from bridge.gateway.audit import Audit
 from bridge.gateway.channel import Channel
 from bridge.gateway.hub import Hub
+from bridge.gateway.status import PollFollower
 from bridge.settings import Settings
 from bridge.store.link import Message
-from bridge.store.log import parse_message
-from tests.gateway.readers import Reader, entries, read
+from bridge.store.log import Head, parse_message
+from tests.gateway.readers import Reader, entries, head, read
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer
@@ -264,3 +267,56 @@ def test_a_bug_met_with_one_task_does_not_end_the_gateway(
         broken["now"] = False
         writer.text("of it")
         viewer.text_is("in spite of it")
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A hub whose link is taken for well, without any."""
+    monkeypatch.setattr(Audit, "doubtful", False)
+    return Hub(Settings(redis_url="redis://127.0.0.1:1/0"))
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_was_written_during_a_read_is_read_as_well(trusting: Hub, known: bool) -> None:
+    """The read may have been made before it, the first one of a task too; so a poll waits for another."""
+    log = entries(1, [State("running", 1), Chunk("a"), Chunk("b")])
+    one, other = PollFollower(), PollFollower()
+    channel = trusting.enter("job-1", one)
+    trusting.enter("job-1", other)
+    if known:
+        channel.begin_read()
+        channel.load(read(log[:1]))
+        channel.want_read()
+    channel.begin_read()
+    before = asyncio.create_task(trusting.fresh(channel, one))
+    await asyncio.sleep(0)
+    channel.wrote(log[-1].position, "")
+    after = asyncio.create_task(trusting.fresh(channel, other))
+    await asyncio.sleep(0)
+    channel.load(read(log[:2]))
+    await before
+    assert not after.done()
+    channel.begin_read()
+    channel.load(read(log))
+    await after
+    assert channel.view.text == "ab"
+    assert trusting.is_fresh(channel)
+
+
+async def test_a_head_is_as_new_as_what_was_written_here(
+    trusting: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in memory of a task is doubted from when this gateway has written more to its log."""
+    log = entries(1, [State("running", 1), Chunk("a")])
+    told = ([head(log)], 0)
+
+    async def heads(_: object) -> tuple[list[Head], int]:
+        return told
+
+    monkeypatch.setattr(trusting.store, "heads", heads)
+    channel = trusting.enter("job-1", PollFollower())
+    channel.begin_read()
+    channel.load(read(None))
+    assert await trusting.head("job-1") is None
+    channel.wrote(log[-1].position, "")
+    assert await trusting.head("job-1") == head(log)

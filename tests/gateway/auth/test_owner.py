@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.events import Chunk, State
+from bridge.events import Chunk, Position, State
 from bridge.gateway.channel import Channel
 from bridge.store.log import Head, Reading
 from tests.gateway.readers import TASK, Reader, entries, read
@@ -62,6 +62,14 @@ def test_an_owner_that_comes_later_wakes_who_waits() -> None:
     for wakes in (1, 1):
         channel.compare(head, channel.position)
         assert (channel.owner, reader.wakes) == ("ann", wakes)
+
+
+def test_an_answer_that_comes_late_takes_nothing_back() -> None:
+    """Of two scripts that ran at the same time, the answer of the earlier one may come after the other's."""
+    channel = loaded(owned(1, "", "text")[0])
+    channel.wrote(Position(1, 4), "ann")
+    channel.wrote(Position(1, 3), "")
+    assert (channel.owner, channel.written) == ("ann", Position(1, 4))
 
 
 def test_nothing_is_handed_to_who_has_taken_nothing() -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import redis
 
 from bridge.events import Reset
-from tests.gateway.reports.reporter import KEY, LINES, Reporter
+from tests.credentials import SECRET, bearer, token
+from tests.gateway.reports.reporter import ALLOWED, KEY, LINES, Reporter
 from tests.gateway.running import Running, running
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer
@@ -23,6 +25,8 @@ from tests.tools import require_tool
 from tests.waiting import eventually
 
 LINE = '{"kind":"chunk","text":"%s"}\n'
+NEVER: dict[str, Any] = {"audit_seconds": 1000.0, "probe_seconds": 1000.0, "lease_seconds": 3000.0}
+"""A gateway that audits and probes only when told to."""
 
 
 @pytest.fixture
@@ -142,6 +146,40 @@ def test_who_reported_finds_it(redis_url: str) -> None:
             relay.flow()
             viewer.to_end()
             assert viewer.view.text == "one two three"
+
+
+def test_who_announces_an_owner_finds_it(redis_url: str) -> None:
+    """The owner's next poll shows a task that began before it was announced, though no event says so."""
+    ann, bob = bearer(token(sub="ann")), bearer(token(sub="bob"))
+    with running(redis_url, report_keys=KEY, auth="jwt", jwt_keys=SECRET, **NEVER) as gateway:
+        Reporter(gateway, attempt="a1").events("of ann")
+        status = "/tasks/job-1/status"
+        assert gateway.get(status, headers=ann).status_code == 404
+        for owner in ("ann", "bob", ""):  # the first counts
+            answer = gateway.post("/tasks/job-1", headers=ALLOWED, json={"owner": owner})
+            assert answer.status_code == 200
+            assert gateway.get(status, headers=ann).json()["text"] == "of ann"
+            assert gateway.get(status, headers=bob).status_code == 404
+
+
+def test_what_was_written_and_is_gone_is_looked_for_once(redis_url: str, redis_client: redis.Redis) -> None:
+    """Who polls a task that vanished after a report costs Redis no read each time."""
+
+    def reads() -> int:
+        return int(redis_client.info("commandstats")["cmdstat_xrange"]["calls"])
+
+    with proxy(redis_url) as relay, running(relay.url, report_keys=KEY, **NEVER) as gateway:
+        Reporter(gateway, attempt="a1").events("one ")
+        with watch(gateway) as viewer:
+            viewer.text_is("one ")
+            relay.stall(links=True)
+            before = reads()
+            Reporter(gateway, attempt="a1").events("two ")
+            redis_client.flushdb()
+            for _ in range(5):
+                assert gateway.get("/tasks/job-1/status").status_code == 404
+            assert reads() == before + 1
+            relay.flow()
 
 
 @pytest.mark.parametrize("deed", ["cut_before", "cut_after"])
