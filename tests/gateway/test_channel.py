@@ -617,7 +617,9 @@ def test_what_all_channels_take_is_the_sum_of_their_sizes() -> None:
     taken = Taken()
     one, other = Hub(LOG, taken), Hub(OTHER, taken)
     one.join(Reader())
-    other.channel.view_json()
+    before = other.channel.size
+    body = other.channel.view_json()
+    assert other.channel.size == before + len(body)
     assert taken.bytes == one.channel.size + other.channel.size > data_bytes([*LOG, *OTHER])
     one.channel.drop()
     assert taken.bytes == other.channel.size

@@ -320,3 +320,22 @@ async def test_a_head_is_as_new_as_what_was_written_here(
     assert await trusting.head("job-1") is None
     channel.wrote(log[-1].position, "")
     assert await trusting.head("job-1") == head(log)
+
+
+async def test_a_task_that_went_before_it_was_read_is_not_read(
+    trusting: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would ever give up a subscription that began after its channel was dropped."""
+
+    async def never(*_: object) -> NoReturn:
+        raise AssertionError("it is read")
+
+    monkeypatch.setattr(trusting._link, "subscribe", never)
+    monkeypatch.setattr(trusting.store, "read", never)
+    one = PollFollower()
+    channel = trusting.enter("job-1", one)
+    trusting.leave(channel, one)
+    trusting._let_go(channel.idle_since)
+    assert channel.dropped
+    await trusting._read(channel)
+    assert channel.reads_begun == 0

@@ -568,6 +568,29 @@ async def test_a_client_has_its_whole_time_and_not_much_more(deeds: list[str]) -
     task.cancel()
 
 
+@pytest.mark.parametrize("why", ["idle", "before it begins", "unknown task", "last words"])
+async def test_who_waits_for_something_is_ticked_in_each_turn(why: str) -> None:
+    """And who was idle until now, in the next one: there may be something to wait for."""
+    follower, task = await waiting(Pipe())
+    ticks = follower._hub._followers
+    follower._hub.enter("job-1", follower)
+    if why != "before it begins":
+        follower._channel = Channel("job-1", lambda _: None)
+        follower._channel.owner = None if why == "unknown task" else ""
+    if why == "last words":
+        follower.drain()
+
+    def ticked(second: int) -> bool:
+        due = ticks.take(follower.began + second)
+        ticks.tick(due, follower.began + second)
+        return due == [follower]
+
+    assert [ticked(second) for second in (1, 2)] == [True, why != "idle"]
+    follower.wake()
+    assert ticked(3)
+    task.cancel()
+
+
 async def test_a_client_that_takes_nothing_is_found_though_nothing_was_due() -> None:
     """It has its time from when it was sent something, and at most what a look is late by."""
     for sent_at in range(100, 120):
