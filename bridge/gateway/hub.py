@@ -50,6 +50,9 @@ _READERS: Final = 16
 _TICKS_AT_ONCE: Final = 500
 """A tick of so many followers takes at most about a millisecond, in which nothing is sent."""
 
+_EARLY_SECONDS: Final = 0.002
+"""Event loops that count in milliseconds wake up so much before the time."""
+
 _SUBSCRIBE_SECONDS: Final = 1.0
 _LAST_GOODBYES_SECONDS: Final = 2.0
 
@@ -374,7 +377,7 @@ class Hub:
 
     async def _ticks(self) -> None:
         while True:
-            await asyncio.sleep(self._followers.wait(monotonic()))
+            await asyncio.sleep(self._followers.wait(monotonic()) + _EARLY_SECONDS)
             await self._turn()
 
     async def _turn(self) -> None:

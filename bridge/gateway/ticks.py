@@ -52,8 +52,8 @@ class Ticks:
             self._put(follower, self._turn)
 
     def wait(self, now: float) -> float:
-        """How many seconds it is until the next turn."""
-        return self.seconds - now % self.seconds
+        """How many seconds it is until the turn after the one that was taken last; 0 if it has begun."""
+        return max(0.0, self._turn * self.seconds - now)
 
     def take(self, now: float) -> list[Follower]:
         """All whose turn has come. To be called in every turn."""
