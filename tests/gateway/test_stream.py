@@ -645,6 +645,7 @@ async def test_who_can_not_be_written_to_wakes_up() -> None:
 
 def test_a_stream_that_is_over_leaves_nothing_behind(redis_url: str, writer: Writer) -> None:
     """Also where its connection goes on: nothing keeps it there, nor its task when that has lingered."""
+    before = followers_and_channels()  # what other tests have
     writer.open()
     with running(redis_url, heartbeat_seconds=0.05, linger_seconds=0.1) as gateway, watch(gateway) as viewer:
         viewer.until(lambda v: b"\n:" in v.body)  # it was ticked
@@ -652,8 +653,13 @@ def test_a_stream_that_is_over_leaves_nothing_behind(redis_url: str, writer: Wri
         viewer.to_end()
 
         def left() -> int:
-            gc.collect()
-            # Of other libraries' proxies `isinstance` would ask whom they stand for.
-            return sum(type(one) in (StreamFollower, Channel) for one in gc.get_objects())
+            return sum(all(one is not old for old in before) for one in followers_and_channels())
 
         eventually(lambda: (gateway.inside(left), gateway.connections()) == (0, 1))
+
+
+def followers_and_channels() -> list[object]:
+    """All that are in this process."""
+    gc.collect()
+    # Of other libraries' proxies `isinstance` would ask whom they stand for.
+    return [one for one in gc.get_objects() if type(one) in (StreamFollower, Channel)]
