@@ -4,7 +4,7 @@ What it promises:
 
 - Each turn sends what is due, the oldest first, in one pipeline of at most `ROUND_JOBS` tasks and about
   `ROUND_BYTES`, and then looks again. So what is due first needn't wait until all the others are packed.
-- Where several tasks are busy it lets their reports gather for a millisecond: a turn costs worker, Redis and
+- Where many tasks are busy it lets their reports gather for a millisecond: a turn costs worker, Redis and
   gateways more than an event does, and with a turn for each two or three that is most of what they do.
 - Nothing that goes wrong in it reaches the work. An error of its own is logged, and it goes on.
 - While Redis is away it retries with growing, jittered pauses; what was without an answer is sent again.

@@ -548,7 +548,9 @@ def test_who_takes_no_answers(redis_url: str, writer: Writer) -> None:
                 before = gateway.at_once
                 wire.socket.sendall(get(POLL))
                 sent += 1
-                eventually(lambda: gateway.at_once > before or protocol.cycle is not None)  # noqa: B023
+                eventually(
+                    lambda: gateway.at_once > before or protocol.cycle is not None  # noqa: B023 (used at once)
+                )
             assert gateway.gateway.inside(lambda: protocol.transport.get_write_buffer_size()) < 500_000
             assert all(wire.next().endswith(b"}") for _ in range(sent))
             before = gateway.at_once
