@@ -5,10 +5,11 @@ Rules
 1. A channel holds a prefix of the log of one epoch, without holes: it is only ever extended, by messages
    from the link (`receive`) and by what was read from the log (`load`). Both are plain calls on the event
    loop; nothing here waits, and nothing here talks to Redis.
-2. A message that fits is appended and handed out at once. A message that doesn't (a hole before it, another
-   epoch, too large to carry its events, the same position with other text) makes the channel ask for a
-   read. While a read is under way messages wait in a bounded list; what doesn't fit in is in the log.
-   What a read brings is not handed out: the followers are woken, and take it in merged pieces.
+2. A message that fits is appended and handed out at once, without what a read has brought already. One that
+   doesn't (a hole before it, another epoch, too large to carry its events, the same position with other text)
+   makes the channel ask for a read. While a read is under way messages wait in a bounded list; what doesn't
+   fit in is in the log. What a read brings is not handed out: the followers are woken, and take it in merged
+   pieces.
 3. When the log turns out not to continue what the channel holds (a new epoch, or Redis lost writes), the
    whole history is replaced and the channel's `generation` goes up. A follower of an older generation gets
    `reset` and then everything: never text of one life of the log glued to text of another. Redis counts the
