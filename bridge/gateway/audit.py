@@ -111,6 +111,12 @@ class Audit:
         """Redis failed, or the link dropped: from here on nothing counts as well until a probe comes back."""
         self._well_since = None
 
+    def redis_failed(self, error: StoreError) -> None:
+        """Redis didn't answer somebody, or not as it should. What is new of that is logged."""
+        if self.well or not isinstance(error, StoreUnavailable):
+            log.warning("%s", error)
+        self.trouble()
+
     def probe_arrived(self, token: bytes) -> None:
         """A message came in on the probe's channel."""
         if token == self._token:
@@ -119,10 +125,8 @@ class Audit:
             self._sent_at = None
             self._back.set()
 
-    async def run(
-        self, channels: Callable[[], Iterable[Channel]], failed: Callable[[StoreError], None]
-    ) -> None:
-        """A round every few seconds, for ever; `failed` is told when Redis is."""
+    async def run(self, channels: Callable[[], Iterable[Channel]]) -> None:
+        """A round every few seconds, for ever."""
         settings = self._settings
         pause = min(settings.audit_seconds, settings.probe_seconds, settings.lease_seconds / 3)
         while True:
@@ -131,7 +135,7 @@ class Audit:
             try:
                 await self._round(list(channels()), pause)
             except StoreError as error:
-                failed(error)
+                self.redis_failed(error)
             except Exception:
                 log.exception("the audit broke in a way that it should not")
             await self._wait(until - monotonic())

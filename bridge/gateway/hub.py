@@ -7,7 +7,7 @@ What it promises
 - In health a poll of a known channel costs no Redis. While what is in memory is doubtful (see `audit.py`) a
   poll reads the log first (`fresh`), and the gateway is not ready.
 - What is wrong with one task (a log that can't be read, even a bug met while reading it) is that task's
-  trouble alone: it is read again with every audit, and everything else goes on.
+  trouble alone, and everything else goes on (`readers.py`).
 - Nothing here depends on Redis being there: the hub starts without it, keeps its followers, and goes on when
   it comes back.
 
@@ -26,7 +26,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final, Protocol
 
-from bridge.errors import CorruptLog, LinkDown, StoreError, StoreUnavailable
+from bridge.errors import CorruptLog, LinkDown, StoreUnavailable
 from bridge.events import START, Position
 from bridge.gateway.arrivals import Arrival, joined
 from bridge.gateway.audit import Audit
@@ -35,6 +35,7 @@ from bridge.gateway.counts import Counts
 from bridge.gateway.delays import Delays
 from bridge.gateway.follower import TICK_SECONDS, Follower, Nobody, Observer
 from bridge.gateway.memory import Budget
+from bridge.gateway.readers import Readers
 from bridge.gateway.ticks import Ticks
 from bridge.settings import Settings
 from bridge.store.connect import ANSWER_SECONDS, async_client, keys_for
@@ -44,16 +45,12 @@ from bridge.store.scripts import Answer, Call
 
 log = logging.getLogger("bridge.gateway")
 
-_READERS: Final = 16
-"""So many logs are read at the same time."""
-
 _TICKS_AT_ONCE: Final = 500
 """A tick of so many followers takes at most about a millisecond, in which nothing is sent."""
 
 _EARLY_SECONDS: Final = 0.002
 """Event loops that count in milliseconds wake up so much before the time."""
 
-_SUBSCRIBE_SECONDS: Final = 1.0
 _LAST_GOODBYES_SECONDS: Final = 2.0
 
 
@@ -96,10 +93,8 @@ class Hub:
         self._link = Link(client, self)
         self._channels: dict[str, Channel] = {}
         self._by_name: dict[str, Channel] = {}
-        self._due: asyncio.Queue[Channel] = asyncio.Queue()
-        self._postponed: dict[Channel, StoreError] = {}
-        """Channels whose last read failed, and why. They are read again when somebody needs them to be."""
         self._audit = Audit(settings, self.store, self._link, self.counts)
+        self._readers = Readers(self.store, self._link, self._audit)
         self._delays = Delays(self.counts, self._audit.redis_ms)
         self.observer: Observer = Nobody()
         self.links = 0
@@ -150,7 +145,7 @@ class Hub:
         """A follower comes; the channel is made, or found, and kept as long as it doesn't `leave`."""
         channel = self._channels.get(task_id)
         if channel is None:
-            channel = Channel(task_id, self._due.put_nowait, self.counts, self._budget.taken)
+            channel = Channel(task_id, self._readers.ask, self.counts, self._budget.taken)
             self._channels[task_id] = channel
             self._by_name[self.store.keys.channel(task_id)] = channel
             channel.want_read()
@@ -191,12 +186,12 @@ class Hub:
         # In health a read that has already begun is as good as one of our own: what it lacks is on its way.
         number = channel.want_read() if doubtful or ahead else channel.reads_begun + channel.read_due
         poll.read_awaited = number
-        self._retry(channel)
+        self._readers.retry(channel)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 while channel.reads_done < number:
-                    if channel in self._postponed:
-                        raise self._postponed[channel].with_traceback(None)
+                    if (error := self._readers.failed(channel)) is not None:
+                        raise error.with_traceback(None)
                     await poll.changed()
         except TimeoutError:
             raise StoreUnavailable("Redis doesn't answer") from None
@@ -331,48 +326,15 @@ class Hub:
                 await self._link.subscribe(self._audit.probe_channel)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._link.run(), name="bridge link")
-                group.create_task(self._audit.run(self._to_audit, self._redis_failed), name="bridge audit")
+                group.create_task(self._audit.run(self._to_audit), name="bridge audit")
                 group.create_task(self._ticks(), name="bridge ticker")
-                for number in range(_READERS):
-                    group.create_task(self._reads(), name=f"bridge reader {number}")
+                group.create_task(self._readers.run(), name="bridge readers")
         finally:
             self.running = False
             await self._client.aclose()
 
-    async def _reads(self) -> None:
-        """A reader: takes channels that want to be read, one after the other, for ever. It keeps none."""
-        while True:
-            await self._read(await self._due.get())
-
-    async def _read(self, channel: Channel) -> None:
-        if channel.dropped or not channel.read_due:
-            return
-        if not channel.loaded:
-            # Without the link there is still the log; the audit after `up` finds what is missed meanwhile.
-            # Nor may a silent link keep the readers, who are few.
-            with suppress(LinkDown, TimeoutError):
-                async with asyncio.timeout(_SUBSCRIBE_SECONDS):
-                    await self._link.subscribe(self.store.keys.channel(channel.task_id))
-        after = channel.begin_read()
-        try:
-            reading = await self.store.read(channel.task_id, after)
-            channel.load(reading)
-        except StoreError as error:
-            self._read_failed(channel, error)
-            return
-        except Exception:
-            log.exception("task %s: reading it broke in a way that it should not", channel.task_id)
-            self._read_failed(channel, StoreError("the gateway made a mistake"))
-            return
-        try:
-            await self._audit.judge_lease(channel.task_id, reading.head, reading.now)
-        except StoreError as error:
-            self._redis_failed(error)
-        except Exception:
-            log.exception("task %s: judging its lease broke in a way that it should not", channel.task_id)
-
     def _to_audit(self) -> list[Channel]:
-        self._retry(*self._postponed)
+        self._readers.retry_all()
         return list(self._channels.values())
 
     async def _ticks(self) -> None:
@@ -408,32 +370,8 @@ class Hub:
         del self._by_name[name]
         channel.drop()
         self._idle.discard(channel)
-        self._postponed.pop(channel, None)
+        self._readers.forget(channel)
         self._link.unsubscribe(name)
-
-    # --- trouble --------------------------------------------------------------------------------------
-
-    def _redis_failed(self, error: StoreError) -> None:
-        if self._audit.well or not isinstance(error, StoreUnavailable):
-            log.warning("%s", error)
-        self._audit.trouble()
-
-    def _read_failed(self, channel: Channel, error: StoreError) -> None:
-        if isinstance(error, StoreUnavailable):
-            self._redis_failed(error)
-        else:
-            log.error("task %s can't be read: %s", channel.task_id, error)
-        channel.read_failed()
-        if channel.dropped:
-            return
-        self._postponed[channel] = error
-        for follower in tuple(channel.followers):
-            follower.wake()
-
-    def _retry(self, *channels: Channel) -> None:
-        for channel in channels:
-            if self._postponed.pop(channel, None) is not None:
-                self._due.put_nowait(channel)
 
 
 def _broken(channel: Channel, error: Exception) -> None:

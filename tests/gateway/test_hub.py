@@ -337,5 +337,5 @@ async def test_a_task_that_went_before_it_was_read_is_not_read(
     trusting.leave(channel, one)
     trusting._let_go(channel.idle_since)
     assert channel.dropped
-    await trusting._read(channel)
+    await trusting._readers.read(channel)
     assert channel.reads_begun == 0

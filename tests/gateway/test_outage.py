@@ -165,8 +165,8 @@ def test_an_outage_does_not_make_a_task_unknown() -> None:
 
 def check_leftovers(gateway: Running) -> None:
     """What the hub keeps for later is empty when there is nothing to be done later."""
-    hub = gateway.hub
-    assert gateway.inside(lambda: (len(hub._postponed), hub._due.qsize(), len(hub._link._acks))) == (0, 0, 0)
+    readers, acks = gateway.hub._readers, gateway.hub._link._acks
+    assert gateway.inside(lambda: (len(readers._postponed), readers._due.qsize(), len(acks))) == (0, 0, 0)
 
 
 def test_an_outage_leaves_nothing_behind() -> None:
