@@ -25,10 +25,11 @@ from bridge import entries as entries_module
 from bridge.codec import dumps
 from bridge.entries import Entry
 from bridge.events import Chunk, Event, Position
-from bridge.gateway import quick, stream, wire
+from bridge.gateway import stream, wire
 from bridge.gateway.channel import Channel
 from bridge.gateway.hub import Hub
-from bridge.gateway.protocol import GatewayProtocol
+from bridge.gateway.server import quick
+from bridge.gateway.server.protocol import GatewayProtocol
 from bridge.gateway.wire import native
 from bridge.settings import Settings
 from bridge.store.replies import _Replies

@@ -6,7 +6,7 @@
   with its buffer. That goes, too, for one that doesn't take the rest of its answer.
 - `BARE` in the scope keeps an answer free of headers of ours, where it is somebody else's.
 - When it is over, nothing of it refers to anything else of it: it goes at once, and doesn't wait for the
-  garbage collector (`server.py`). While it lasts it takes little room (`flow.py`).
+  garbage collector (`server/__init__.py`). While it lasts it takes little room (`flow.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bridge.gateway.connection import BARE, EXTENSION
-from bridge.gateway.flow import Flag, Flow, Pipeline
+from bridge.gateway.server.flow import Flag, Flow, Pipeline
 from bridge.settings import Settings
 
 _INT: Final = struct.Struct("i")

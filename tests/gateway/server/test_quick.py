@@ -17,8 +17,8 @@ from starlette.types import ASGIApp
 from bridge.gateway.at_once import at_once
 from bridge.gateway.auth import Visitor
 from bridge.gateway.limits import Gate
-from bridge.gateway.protocol import GatewayProtocol
-from bridge.gateway.quick import Quick
+from bridge.gateway.server.protocol import GatewayProtocol
+from bridge.gateway.server.quick import Quick
 from bridge.settings import Settings
 from bridge.tickets import ticket
 from tests.credentials import SECRET, TICKET_KEY, bearer, token

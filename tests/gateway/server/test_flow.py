@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from bridge.gateway.flow import Flag, Flow, Pipeline
+from bridge.gateway.server.flow import Flag, Flow, Pipeline
 
 
 @given(st.lists(st.sampled_from(["set", "clear", "wait", "cancel", "turn"]), max_size=30))

@@ -24,10 +24,10 @@ from starlette.routing import BaseRoute
 from bridge.errors import SettingsError
 from bridge.gateway.app import Gateway
 from bridge.gateway.auth import refuse_open_door
-from bridge.gateway.files import make_room
-from bridge.gateway.hosts import only_this_machine
-from bridge.gateway.protocol import GatewayProtocol, protocol_with
-from bridge.gateway.quick import Quick
+from bridge.gateway.server.files import make_room
+from bridge.gateway.server.hosts import only_this_machine
+from bridge.gateway.server.protocol import GatewayProtocol, protocol_with
+from bridge.gateway.server.quick import Quick
 from bridge.settings import Settings
 
 log = logging.getLogger("bridge.gateway")

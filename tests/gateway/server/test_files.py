@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from bridge.gateway.files import within
+from bridge.gateway.server.files import within
 from bridge.settings import Settings
 
 MAKE_ROOM = """
 import resource, sys
-from bridge.gateway.files import make_room
+from bridge.gateway.server.files import make_room
 from bridge.settings import Settings
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
 settings = make_room(Settings(max_connections=int(sys.argv[3])))

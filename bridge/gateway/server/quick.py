@@ -37,8 +37,8 @@ from bridge.gateway.at_once import at_once
 from bridge.gateway.auth import TICKET, Visitor
 from bridge.gateway.channel import Channel
 from bridge.gateway.cors import Added
-from bridge.gateway.hosts import strangers
 from bridge.gateway.hub import Hub
+from bridge.gateway.server.hosts import strangers
 from bridge.gateway.status import check_seen, parse_etag, status, unchanged, whole
 
 log = logging.getLogger("bridge.gateway")

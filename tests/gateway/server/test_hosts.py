@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.gateway.hosts import may_be_strange
+from bridge.gateway.server.hosts import may_be_strange
 from tests.gateway.running import running
 from tests.gateway.test_mount import parent
 

@@ -28,8 +28,8 @@ from typing import Any, Final, Literal
 from bridge.gateway.answers import error_body
 from bridge.gateway.auth.reports import ReportKeys
 from bridge.gateway.limits import Connections
-from bridge.gateway.peer import PeerProtocol
-from bridge.gateway.quick import Quick
+from bridge.gateway.server.peer import PeerProtocol
+from bridge.gateway.server.quick import Quick
 from bridge.settings import Settings
 
 _LAST_WORDS_SECONDS: Final = 2.0
