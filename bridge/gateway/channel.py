@@ -27,6 +27,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bridge.codec import encode
@@ -76,6 +77,8 @@ class Channel(Reads):
         self.dropped = False
         self.size = 0
         """About how many bytes of memory it takes: view and history. It is part of what all have `taken`."""
+        self._told_owner = (0, "")
+        """Whose the task is, and in which epoch, if this gateway was told since the last read began."""
         self._want_read = want_read
         self._content = Content(task_id)
         self._counts = counts or Counts()
@@ -122,6 +125,7 @@ class Channel(Reads):
     def begin_read(self) -> Position:
         """The hub begins a read now; from here on messages wait. Returns the position to read after."""
         self.written = START
+        self._told_owner = (0, "")
         return START if self._begin() else self.position
 
     def read_failed(self) -> None:
@@ -132,9 +136,9 @@ class Channel(Reads):
     def load(self, reading: Reading) -> None:
         """Take in what a read brought, then the messages that came meanwhile."""
         self._done()
-        self.head = reading.head
+        self.head = head = reading.head and self._owned(reading.head)
         waiting, self._waiting = self._waiting, []
-        if self._take_reading(reading):
+        if self._take_reading(reading, head):
             for last, entries in waiting:
                 self._take_in(last, entries)
         else:
@@ -161,7 +165,7 @@ class Channel(Reads):
             if self.known:
                 self.heal("audit")
             return
-        self.head = head
+        self.head = head = self._owned(head)
         self._owned_by(head.owner, head.position)
         if head.position.epoch != self.position.epoch or not held <= head.position <= self.position:
             self.heal("audit")
@@ -172,6 +176,8 @@ class Channel(Reads):
         """This gateway has run a script about the task, and was told the newest position, and whose it is."""
         self.written = max(self.written, position)
         if owner:
+            self._told_owner = (position.epoch, owner)
+            self.head = self.head and self._owned(self.head)
             self._owned_by(owner, position)
 
     def forget_history(self) -> None:
@@ -274,6 +280,11 @@ class Channel(Reads):
     def _ask_for_read(self) -> None:
         self._want_read(self)
 
+    def _owned(self, head: Head) -> Head:
+        """A head that may have been read before this gateway was told whose the task is."""
+        epoch, owner = self._told_owner
+        return head if head.owner or head.position.epoch != epoch else replace(head, owner=owner)
+
     def _owned_by(self, owner: str, position: Position) -> None:
         """Whose the task is, at a position. One that ran before it was announced gets its owner without an
         event.
@@ -320,9 +331,9 @@ class Channel(Reads):
             elif follower.offer(batch):
                 follower.position = position
 
-    def _take_reading(self, reading: Reading) -> bool:
+    def _take_reading(self, reading: Reading, head: Head | None) -> bool:
         """Extend or replace what is held. False: writes were lost, and only the whole log tells which."""
-        head, entries = reading.head, reading.entries
+        entries = reading.entries
         if head is None:
             self._vanish()
             return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bridge.events import Chunk, Position, State
 from bridge.gateway.channel import Channel
 from bridge.store.log import Head, Reading
@@ -70,6 +72,39 @@ def test_an_answer_that_comes_late_takes_nothing_back() -> None:
     channel.wrote(Position(1, 4), "ann")
     channel.wrote(Position(1, 3), "")
     assert (channel.owner, channel.written) == ("ann", Position(1, 4))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_owner_is_known_though_a_read_began_before(known: bool) -> None:
+    """Who announced a task through this gateway isn't refused because a read, which may have been made
+    before that, knows no owner; nor because an audit has.
+    """
+    reading, head = owned(1, "", "text")
+    channel = loaded(reading if known else read(None))
+    channel.want_read()
+    channel.begin_read()
+    channel.wrote(head.position, "ann")
+    channel.load(reading)
+    assert (channel.owner, channel.head and channel.head.owner) == ("ann", "ann")
+    channel.compare(head, channel.position)
+    assert (channel.owner, channel.head and channel.head.owner) == ("ann", "ann")
+
+
+def test_what_is_read_after_an_owner_was_told_is_believed() -> None:
+    """A Redis that lost the write knows best: the task is nobody's again. So is its next life."""
+    reading, head = owned(1, "", "text")
+    channel = loaded(reading)
+    channel.wrote(head.position, "ann")
+    assert (channel.owner, channel.head and channel.head.owner) == ("ann", "ann")
+    channel.want_read()
+    channel.begin_read()
+    channel.load(reading)
+    assert channel.owner == ""
+    channel.wrote(head.position, "ann")
+    reading, head = owned(2, "", "text")
+    channel.compare(head, channel.position)
+    channel.load(reading)
+    assert (channel.owner, channel.head) == ("", head)
 
 
 def test_nothing_is_handed_to_who_has_taken_nothing() -> None:
