@@ -177,6 +177,7 @@ def test_many_tasks_on_one_page(windows: Windows, redis_url: str) -> None:
     with running(redis_url, page=True) as gateway:
         page = windows.open(f"{gateway.url}/page.css")
         tasks = [bridge.task(name, bind=False).start() for name in names]
+        assert all(task.wait_begun(DEADLINE_SECONDS) for task in tasks)
         page.evaluate(
             """async (names) => {
                 const { follow } = await import("./bridge.js");
