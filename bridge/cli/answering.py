@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS: Final = 3
 
+_LOOK_SECONDS: Final = 1.0
+"""How often an end that Redis doesn't take makes sure that the bot isn't told to leave."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -129,7 +132,13 @@ class Answering:
         return _lost(status.get("error")) or status.get("state") not in TERMINAL_STATES
 
     async def _work(self, asked: Asked, task: Task) -> None:
-        """One attempt at an answer. What goes wrong is the task's end, and in the log."""
+        """One attempt at an answer, until Redis has its end: before that it is still taken for open."""
+        await self._attempt(asked, task)
+        while not (self._leaving or await task.ended(_LOOK_SECONDS)):
+            pass
+
+    async def _attempt(self, asked: Asked, task: Task) -> None:
+        """What goes wrong is the task's end, and in the log."""
         try:
             with Watch(task) as watch:
                 self._watches.add(watch)

@@ -211,6 +211,12 @@ class Task:
         """Whether Redis knows of this run, or knew; for that it waits at most so long."""
         return self._attempt is not None and await self._attempt.begun.wait_async(seconds)
 
+    async def ended(self, seconds: float) -> bool:
+        """Whether all is said about this run, which was finished: Redis has its end, or wants none from here;
+        for that it waits at most so long.
+        """
+        return self._attempt is None or await self._attempt.done.wait_async(seconds)
+
     def finish(self, raised: BaseException | None = None, *, wait: bool = True, logged: bool = False) -> bool:
         """End the run; whether Redis has confirmed that. Waits for it at most `close_timeout_seconds`,
         and only a second where Redis has been away for longer than that already; not at all without `wait`.

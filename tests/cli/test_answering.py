@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import fields
 from typing import Self
 
@@ -22,6 +22,7 @@ from bridge.worker import process
 from tests.gateway.running import running
 from tests.gateway.writer import Writer
 from tests.proxy import proxy
+from tests.waiting import eventually_async, go_on_for
 
 HOSTILE = "$(id); `id`\n\0 \ud800"
 
@@ -227,6 +228,52 @@ async def test_an_answer_that_is_taken_for_lost_is_still_awaited(redis_url: str)
     finally:
         process.reset()
     assert (view.state, view.text, view.attempt) == ("succeeded", "me", 1)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_an_answer_that_redis_does_not_have_yet_is_not_made_again(
+    redis_url: str, comes_back: bool
+) -> None:
+    """Work that is over while Redis is away is still this bot's: who asks before its end has arrived is shown
+    it. A bot that is told to leave doesn't wait for Redis to come back.
+    """
+    asked = Asked("!room:a", "$1", "@ann:a", "who?")
+    away = asyncio.Event()
+    made = 0
+
+    async def source() -> AsyncGenerator[Event, None]:
+        yield Chunk("me")
+        await away.wait()
+
+    def maker(asked: Asked) -> Work:
+        nonlocal made
+        made += 1
+        return Work(source())
+
+    try:
+        with running(redis_url) as gateway, proxy(redis_url) as relay:
+            settings = Settings(redis_url=relay.url, gateway_url=gateway.url, close_timeout_seconds=0.1)
+            async with Answering(maker, settings) as answers:
+                async with aclosing(answers.views(asked)) as views:
+                    async for view in views:
+                        if view.text:
+                            break
+                ((task, _),) = answers._works.values()
+                relay.stall()
+                away.set()
+                await eventually_async(lambda: task.finished)
+                await go_on_for(0.5)  # longer than anybody waits for Redis
+                async with aclosing(answers.views(asked)) as views:
+                    assert (await anext(views)).state == "running"
+                    if comes_back:
+                        relay.flow()
+                        view = [view async for view in views][-1]
+                        assert (view.state, view.text, view.attempt) == ("succeeded", "me", 1)
+                if comes_back:
+                    await eventually_async(lambda: not answers._works)
+            assert (made, answers._works) == (1, {})
+    finally:
+        process.reset()
 
 
 async def test_a_question_that_kills_whoever_answers_it_is_given_up(redis_url: str) -> None:
