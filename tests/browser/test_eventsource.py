@@ -10,6 +10,7 @@ from playwright.sync_api import Page, Request
 import bridge
 from tests.browser.windows import NO_NETWORK, Windows
 from tests.gateway.running import running
+from tests.tasks import begun
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker")]
@@ -80,7 +81,7 @@ def test_an_origin_that_is_not_allowed(
     """
     windows.expect("blocked by CORS policy")
     windows.expect(r"net::ERR_FAILED at http://127\.0\.0\.1:\d+/tasks/")
-    with running(redis_url, cors_origins=allowed) as gateway, bridge.task("job-1") as task:
+    with running(redis_url, cors_origins=allowed) as gateway, begun("job-1") as task:
         task.report_progress("a secret")
         page = windows.open(site)
         watch(page, f"{gateway.url}/tasks/job-1/events", withCredentials=with_credentials)
@@ -137,7 +138,7 @@ def test_it_stops_after_the_end(windows: Windows, redis_url: str, site: str) -> 
 def test_it_comes_back_to_where_it_was(windows: Windows, redis_url: str, site: str) -> None:
     """When its connection is cut in the midst of a task it comes back by itself and misses nothing."""
     windows.expect(rf"{NO_NETWORK}job-1/events$")
-    with running(redis_url, cors_origins=site) as gateway, bridge.task("job-1") as task:
+    with running(redis_url, cors_origins=site) as gateway, begun("job-1") as task:
         page = windows.open(site)
         watch(page, f"{gateway.url}/tasks/job-1/events")
         task.report_progress("one ")

@@ -8,12 +8,12 @@ from urllib.parse import unquote_plus
 import pytest
 from playwright.sync_api import Page
 
-import bridge
 from bridge.events import Chunk, Data, Progress
 from tests.browser.windows import Windows, left, right
 from tests.gateway.running import running
 from tests.gateway.writer import Writer
-from tests.waiting import DEADLINE_SECONDS, eventually
+from tests.tasks import begun
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker")]
 
@@ -36,8 +36,7 @@ def nothing_ran(page: Page) -> None:
 def test_scripts_are_shown_and_not_run(windows: Windows, redis_url: str) -> None:
     """Text, other fields, their names, data, result, progress message and error message: all stay text."""
     with running(redis_url, page=True) as gateway:
-        with bridge.task("job-1") as task:
-            assert task.wait_begun(DEADLINE_SECONDS)
+        with begun("job-1") as task:
             page = windows.open(f"{gateway.url}/?task=job-1")
             task.report_progress(ATTACK)
             task.report_progress(ATTACK, field="reasoning")

@@ -11,6 +11,7 @@ import bridge
 from bridge.cli.demo.works import TYPED
 from tests.browser.places import Demo
 from tests.browser.windows import CONTRASTS, UNKNOWN, Windows, left, right
+from tests.tasks import begun
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("chromium")
@@ -36,8 +37,7 @@ LINES = "".join(f"line {number}\n" for number in range(200))
 
 def show_a_task(page: Page, demo: Demo, windows: Windows, task_id: str) -> None:
     """Have a task under way on the page, with something of everything."""
-    windows.expect(UNKNOWN)
-    with bridge.task(task_id) as task:
+    with begun(task_id) as task:
         task.report_progress(0.4, message="reading the second of five sources, which takes a while")
         task.report_progress(name="sources", value=["https://example.com/a-rather-long-address?" + "x" * 300])
         task.report_progress(TYPED + "w" * 300)
@@ -120,6 +120,7 @@ def test_a_phone(windows: Windows, demo: Demo) -> None:
     height: float = page.locator("#stream .numbers").evaluate("one => one.getBoundingClientRect().height")
     assert height < 60, "each number has its name on one line"
     assert hole < 36, "what is said below the buttons has its line, but no more"
+    windows.expect(UNKNOWN)
     page.goto(f"{demo.url}/?task={'x' * 200}")
     eventually(lambda: "Connected" in left(page).link)
     assert overflow(page) == 0

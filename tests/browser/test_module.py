@@ -9,6 +9,7 @@ import pytest
 import bridge
 from tests.browser.windows import NO_NETWORK, UNKNOWN, Windows, left, right
 from tests.gateway.running import running
+from tests.tasks import begun
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker")]
@@ -33,7 +34,7 @@ def test_the_module_of_another_origin(
     windows.expect(NO_NETWORK)
     with running(redis_url, cors_origins=site) as gateway:
         page = windows.open(site)
-        with bridge.task("job-1") as task:
+        with begun("job-1") as task:
             task.report_progress("one ")
             page.evaluate(FOLLOW, [f"{gateway.url}/bridge.js", options])
             eventually(lambda: page.evaluate("() => task.view.text") == "one ")
@@ -75,7 +76,7 @@ def test_the_page_below_a_path(windows: Windows, redis_url: str) -> None:
         right(page).shows("below a path")
         page.locator("#task").fill("job-2")
         page.get_by_role("button", name="Open").click()
-        assert page.url.endswith("/bridge/?task=job-2")
+        page.wait_for_url("**/bridge/?task=job-2")
         eventually(lambda: "404" in right(page).link or "known" in right(page).link)
         page.go_back()
         left(page).shows("below a path")

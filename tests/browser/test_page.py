@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 import bridge
 from bridge.cli.demo.works import FAILING, REASONING, TYPED, tokens
@@ -28,6 +28,24 @@ RECORD = """() => {
         new MutationObserver(note).observe(text, {childList: true, characterData: true, subtree: true});
     }
 }"""
+
+NOTICES = """() => {
+    window.notices = [];
+    const notice = document.querySelector("#notice");
+    new MutationObserver(() => notices.push(notice.textContent)).observe(notice, {childList: true});
+}"""
+"""From now on, all that is said below the task's name: some of it is there for a moment only."""
+KILL_AND_STOP = """() => {
+    const [notice, kill, stop] = ["#notice", "#kill", "#stop"].map((one) => document.querySelector(one));
+    const look = new MutationObserver(() => {
+        if (!notice.textContent.startsWith("The worker is dead")) return;
+        look.disconnect();
+        stop.click();
+    });
+    look.observe(notice, {childList: true});
+    kill.click();
+}"""
+"""Press Stop as soon as the page says that the worker is dead: when its lease runs out it is too late."""
 
 
 @pytest.fixture
@@ -71,20 +89,26 @@ def test_it_opens_empty(windows: Windows, demo: Demo) -> None:
     windows.shot(page, "empty")
 
 
-def test_the_left_grows_before_the_right_shows_any(open_task: Callable[..., Page], demo: Demo) -> None:
-    """Text appears on the left word by word as it is written, while the right still waits for its next poll;
-    in the end both have it all.
+def test_the_left_grows_before_the_right_shows_any(
+    open_task: Callable[..., Page], windows: Windows, demo: Demo
+) -> None:
+    """Text appears on the left word by word as it is written, while the right still waits for its poll; in
+    the end both have it all.
     """
-    page = open_task("job-left")
+    context = windows.context()
+    polls: list[Route] = []
+    # The right asks once at a time. Its first question goes no further until the left has it all.
+    context.route("**/tasks/job-left/status", lambda poll: polls.append(poll), times=1)
+    page = open_task("job-left", context=context)
     page.evaluate(RECORD)
     words = ["The ", "left ", "side ", "sees ", "every ", "word."]
-    # The right has just asked, and will for the next two seconds not ask again.
-    with page.expect_response("**/tasks/job-left/status"):
-        pass
     with bridge.task("job-left") as task:
         for number in range(len(words)):
             task.report_progress(words[number])
             left(page).shows("".join(words[: number + 1]))
+    # Looking at the page lets Playwright tell of its requests.
+    eventually(lambda: left(page).text and polls)
+    polls[0].continue_()
     left(page).ends("succeeded")
     right(page).ends("succeeded")
     right(page).shows("".join(words))
@@ -254,9 +278,8 @@ def test_a_lost_task_that_was_asked_to_stop(windows: Windows, demo: Demo) -> Non
     page = windows.open(demo.url)
     task_id = start(page, "typed")
     eventually(lambda: left(page).text, timeout=30)
-    page.locator("#kill").click()
-    eventually(lambda: "The worker is dead" in notice(page))
-    page.locator("#stop").click()
+    eventually(lambda: not any(disabled(page, button) for button in ("#kill", "#stop")))
+    page.evaluate(KILL_AND_STOP)
     left(page).ends("failed")
     right(page).ends("failed")
     eventually(lambda: "it isn’t retried" in notice(page))
@@ -271,11 +294,13 @@ def test_a_lost_task_that_was_asked_to_stop(windows: Windows, demo: Demo) -> Non
 def test_a_task_that_begins_anew(windows: Windows, demo: Demo) -> None:
     """The demonstration's own task has another round a moment after each end: both sides follow it again."""
     page = windows.open(f"{demo.url}/?task=demo")
-    eventually(lambda: left(page).state == "running" and left(page).text, timeout=30)
+    page.evaluate(NOTICES)
+    # Its round ends by itself, too. This one has just begun.
+    eventually(lambda: left(page).state == "running" and 0 < len(left(page).text) < 100, timeout=60)
     attempt = demo.status("demo")["attempt"]
     page.locator("#stop").click()
     left(page).ends("cancelled")
-    eventually(lambda: "begins it anew" in notice(page))
+    eventually(lambda: any("begins it anew" in one for one in page.evaluate("() => notices")))
     windows.shot(page, "between-rounds")
     eventually(lambda: page.locator("#attempt").text_content() == f"attempt {attempt + 1}", timeout=30)
     for side in (left(page), right(page)):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from subprocess import Popen
 
 import pytest
 
-import bridge
 from tests.browser.windows import NO_NETWORK, Windows, disabled, left, right
 from tests.client.buffering import buffering
 from tests.gateway.running import running
 from tests.processes import program
 from tests.proxy import proxy
 from tests.servers import free_port
-from tests.waiting import DEADLINE_SECONDS, eventually
+from tests.tasks import begun
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.usefixtures("worker", "no_network")]
 
@@ -39,8 +39,7 @@ def gateway_process(port: int, redis_url: str) -> Iterator[Popen[bytes]]:
 def test_the_network_is_gone_for_a_while(windows: Windows, redis_url: str) -> None:
     """A page whose browser was offline in the midst of a task ends with exactly the worker's text."""
     with running(redis_url, page=True) as gateway:
-        with bridge.task("job-1") as task:
-            assert task.wait_begun(DEADLINE_SECONDS)
+        with begun("job-1") as task:
             page = windows.open(f"{gateway.url}/?task=job-1")
             task.report_progress("before, ")
             left(page).shows("before, ")
@@ -65,8 +64,7 @@ def test_the_network_is_gone_for_a_while(windows: Windows, redis_url: str) -> No
 def test_a_connection_that_is_dead_without_a_word(windows: Windows, redis_url: str) -> None:
     """When bytes vanish and nobody closes, as behind a router that forgot, the page finds out by itself."""
     with running(redis_url, page=True) as gateway, proxy(gateway.url) as relay:
-        with bridge.task("job-1") as task:
-            assert task.wait_begun(DEADLINE_SECONDS)
+        with begun("job-1") as task:
             page = windows.context().new_page()
             page.clock.install()
             page.goto(f"{relay.http}/?task=job-1")
@@ -86,8 +84,7 @@ def test_the_gateway_is_killed_and_restarted(windows: Windows, redis_url: str) -
     the same port, it goes on behind what it has. So it does after one that ended in order.
     """
     port = free_port()
-    with bridge.task("job-1") as task:
-        assert task.wait_begun(DEADLINE_SECONDS)
+    with begun("job-1") as task:
         with gateway_process(port, redis_url) as gateway:
             page = windows.open(f"http://127.0.0.1:{port}/?task=job-1")
             task.report_progress("one ")
@@ -120,9 +117,8 @@ def test_a_proxy_that_buffers(windows: Windows, redis_url: str, passes_head: boo
     with (
         running(redis_url, page=True) as gateway,
         buffering(gateway.address, passes_head=passes_head) as between,
-        bridge.task("job-1") as task,
+        begun("job-1") as task,
     ):
-        assert task.wait_begun(DEADLINE_SECONDS)
         task.report_progress("one ")
         page = windows.context().new_page()
         page.clock.install()
@@ -150,8 +146,7 @@ def test_more_tabs_than_connections(windows: Windows, redis_url: str) -> None:
     """
     context = windows.context()
     with running(redis_url, page=True) as gateway:
-        with bridge.task("job-1") as task:
-            assert task.wait_begun(DEADLINE_SECONDS)
+        with begun("job-1") as task:
             task.report_progress("one ")
             tabs = [windows.open(f"{gateway.url}/?task=job-1", context) for _ in range(7)]
             for tab in tabs:
@@ -174,10 +169,9 @@ def test_many_tasks_on_one_page(windows: Windows, redis_url: str) -> None:
     """A page may follow more tasks than its browser has connections: all their texts arrive."""
     windows.expect(r"404 \(Not Found\) at http://127\.0\.0\.1:\d+/favicon\.ico$")
     names = [f"job-{number}" for number in range(1, 11)]
-    with running(redis_url, page=True) as gateway:
+    with running(redis_url, page=True) as gateway, ExitStack() as blocks:
         page = windows.open(f"{gateway.url}/page.css")
-        tasks = [bridge.task(name, bind=False).start() for name in names]
-        assert all(task.wait_begun(DEADLINE_SECONDS) for task in tasks)
+        tasks = [blocks.enter_context(begun(name, bind=False)) for name in names]
         page.evaluate(
             """async (names) => {
                 const { follow } = await import("./bridge.js");
@@ -190,7 +184,6 @@ def test_many_tasks_on_one_page(windows: Windows, redis_url: str) -> None:
             for task in tasks:
                 task.report_progress(f"{task.id} {part}")
         eventually(lambda: page.evaluate(texts) == [f"{name} one {name} two " for name in names], timeout=20)
-        for task in tasks:
-            task.finish()
+        blocks.close()
         states = page.evaluate("() => Promise.all(tasks.map(async (task) => (await task.done).state))")
         assert states == ["succeeded"] * len(names)
