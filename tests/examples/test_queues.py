@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.waiting import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ANSWER = "You asked: Why? That is a good question, and this is a long answer."
+START_SECONDS = 30.0
 
 
 @contextmanager
@@ -34,20 +36,35 @@ def started(folder: str, *arguments: str, env: dict[str, str]) -> Iterator[None]
             process.kill()
 
 
-def streamed(gateway: str, task_id: str) -> tuple[str, dict[str, Any], int]:
-    """What a reader of the stream gets: the text, the end, and in how many pieces."""
-    text, pieces, kind = "", 0, ""
-    with httpx.stream("GET", f"{gateway}/tasks/{task_id}/events", timeout=30, verify=False) as response:
-        for line in response.iter_lines():
+@dataclass
+class Reader:
+    """Whoever reads a stream: the text so far, in how many pieces it came, and the end."""
+
+    lines: Iterator[str]
+    text: str = ""
+    pieces: int = 0
+
+    def to_end(self) -> dict[str, Any]:
+        """Read until the task has ended; the end."""
+        kind = ""
+        for line in self.lines:
             field, _, value = line.partition(": ")
             kind = value if field == "event" else kind
             if field == "data" and kind == "chunk":
-                text, pieces = text + json.loads(value)["text"], pieces + 1
+                self.text, self.pieces = self.text + json.loads(value)["text"], self.pieces + 1
             elif field == "data" and kind == "reset":
-                text = ""
+                self.text = ""
             elif field == "data" and kind == "end":
-                return text, json.loads(value), pieces
-    raise AssertionError("the stream stopped without an end")
+                end: dict[str, Any] = json.loads(value)
+                return end
+        raise AssertionError("the stream stopped without an end")
+
+
+@contextmanager
+def reading(gateway: str, task_id: str) -> Iterator[Reader]:
+    """A stream that is open: what is written from now on comes while it is written."""
+    with httpx.stream("GET", f"{gateway}/tasks/{task_id}/events", timeout=30, verify=False) as response:
+        yield Reader(response.iter_lines())
 
 
 def get(url: str) -> httpx.Response:
@@ -58,28 +75,39 @@ def get(url: str) -> httpx.Response:
         return httpx.Response(503)
 
 
+def post(url: str) -> dict[str, Any]:
+    """What the app answers to it."""
+    answer: dict[str, Any] = httpx.post(url, timeout=30, verify=False).json()
+    return answer
+
+
 def test_a_plain_worker(redis_url: str) -> None:
     """It takes a question from its list, streams the answer, and stops when it is told to."""
     env = {"REDIS_URL": redis_url, "BRIDGE_CANCEL_CHECK_SECONDS": "0.05"}
 
-    def ask() -> str:
-        command = [sys.executable, "worker.py", "Why?"]
+    def ask(question: str) -> str:
+        command = [sys.executable, "worker.py", question]
         cwd = EXAMPLES / "plain-worker"
         said = subprocess.run(
             command, capture_output=True, text=True, check=True, cwd=cwd, env=environ(**env)
         )
         return said.stdout.strip()
 
-    with running(redis_url) as gateway, started("plain-worker", "worker.py", env=env):
-        text, end, pieces = streamed(gateway.url, ask())
-        assert (text.strip(), end["state"]) == (ANSWER, "succeeded")
-        assert pieces > 3
-        task_id = ask()
+    with ExitStack() as stack:
+        gateway = stack.enter_context(running(redis_url))
+        # Who reads is there before anybody answers.
+        with reading(gateway.url, ask("Why?")) as reader:
+            stack.enter_context(started("plain-worker", "worker.py", env=env))
+            end = reader.to_end()
+        assert (reader.text.strip(), end["state"]) == (ANSWER, "succeeded")
+        assert reader.pieces > 3
+        # The answer says it again, which takes the worker longer than anybody takes to stop it.
+        task_id = ask("Why? " * 200)
         eventually(lambda: gateway.get(f"/tasks/{task_id}/status").json()["text"])
         gateway.post(f"/tasks/{task_id}/cancel")
-        text, end, _ = streamed(gateway.url, task_id)
-        assert end["state"] == "cancelled"
-        assert ANSWER.startswith(text.strip())
+        with reading(gateway.url, task_id) as reader:
+            assert reader.to_end()["state"] == "cancelled"
+        assert ("You asked: " + "Why? " * 200).startswith(reader.text)
 
 
 def test_celery_and_fastapi(redis_url: str) -> None:
@@ -90,16 +118,18 @@ def test_celery_and_fastapi(redis_url: str) -> None:
     env = {"REDIS_URL": redis_url, "BROKER_URL": redis_url.removesuffix("/0") + "/1"}
     worker = ["-m", "celery", "-A", "shop.celery", "worker", "--concurrency", "2", "-l", "critical"]
     with ExitStack() as stack:
-        stack.enter_context(started("celery-fastapi", *worker, env=env))
         stack.enter_context(
             started("celery-fastapi", "-m", "uvicorn", "shop:app", "--port", str(port), env=env)
         )
-        eventually(lambda: get(f"{site}/bridge/readyz").status_code == 200, timeout=30)
-        task_id = httpx.post(f"{site}/ask?question=Why%3F", verify=False).json()["task_id"]
+        eventually(lambda: get(f"{site}/bridge/readyz").status_code == 200, timeout=START_SECONDS)
+        task_id = post(f"{site}/ask?question=Why%3F")["task_id"]
         assert get(f"{site}/status/{task_id}").json() == {"task_status": "PENDING", "task_result": None}
-        text, end, pieces = streamed(f"{site}/bridge", task_id)
-        assert (text.strip(), end["state"], end["result"]) == (ANSWER, "succeeded", ANSWER)
-        assert pieces > 3
+        # Who reads is there before anybody answers.
+        with reading(f"{site}/bridge", task_id) as reader:
+            stack.enter_context(started("celery-fastapi", *worker, env=env))
+            end = reader.to_end()
+        assert (reader.text.strip(), end["state"], end["result"]) == (ANSWER, "succeeded", ANSWER)
+        assert reader.pieces > 3
         assert get(f"{site}/status/{task_id}").json() == {"task_status": "SUCCESS", "task_result": ANSWER}
         assert '"/bridge/bridge.js"' in get(f"{site}/").text
         assert get(f"{site}/bridge/bridge.js").status_code == 200
@@ -114,15 +144,17 @@ def test_rq_and_flask(redis_url: str) -> None:
     with ExitStack() as stack:
         gateway = stack.enter_context(running(redis_url, cors_origins=site))
         env = {"REDIS_URL": redis_url, "RQ_REDIS_URL": queue, "BRIDGE_GATEWAY_URL": gateway.url}
-        stack.enter_context(started("rq-flask", *worker, env=env))
         stack.enter_context(
             started("rq-flask", "-m", "flask", "--app", "shop", "run", "-p", str(port), env=env)
         )
-        eventually(lambda: get(f"{site}/").status_code == 200, timeout=30)
-        job_id = httpx.post(f"{site}/ask?question=Why%3F", verify=False).json()["job_id"]
-        text, end, pieces = streamed(gateway.url, job_id)
-        assert (text.strip(), end["state"], end["result"]) == (ANSWER, "succeeded", ANSWER)
-        assert pieces > 3
+        eventually(lambda: get(f"{site}/").status_code == 200, timeout=START_SECONDS)
+        job_id = post(f"{site}/ask?question=Why%3F")["job_id"]
+        # Who reads is there before anybody answers.
+        with reading(gateway.url, job_id) as reader:
+            stack.enter_context(started("rq-flask", *worker, env=env))
+            end = reader.to_end()
+        assert (reader.text.strip(), end["state"], end["result"]) == (ANSWER, "succeeded", ANSWER)
+        assert reader.pieces > 3
         assert get(f"{site}/status/{job_id}").json() == {"status": "finished", "result": ANSWER}
         assert f'"{gateway.url}/bridge.js"' in get(f"{site}/").text
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
 from bridge.client import Client
 from tests.processes import environ, program
@@ -21,16 +20,16 @@ SENTENCE = "Nobody changed a line of this app, and yet its answers can be watche
 
 
 @contextmanager
-def app() -> Iterator[str]:
-    """``python app.py``; its URL."""
+def app(pause: float) -> Iterator[str]:
+    """``python app.py``, which takes so many seconds for a word; its URL."""
     port = free_port()
-    env = environ(PORT=str(port), PAUSE_SECONDS="0.05")
+    env = environ(PORT=str(port), PAUSE_SECONDS=str(pause))
     with subprocess.Popen(
         [sys.executable, "app.py"], cwd=EXAMPLE, env=env, stderr=subprocess.DEVNULL
     ) as process:
         try:
             url = f"http://127.0.0.1:{port}"
-            eventually(lambda: _answers(url))
+            eventually(lambda: _answers(url), timeout=30)
             yield url
         finally:
             process.kill()
@@ -43,10 +42,10 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.fixture
-def urls(redis_url: str) -> Iterator[tuple[str, str]]:
+@contextmanager
+def bridged(redis_url: str, *, pause: float) -> Iterator[tuple[str, str]]:
     """Where the app is, and the bridge in front of it."""
-    with app() as upstream:
+    with app(pause) as upstream:
         options = [f"--upstream={upstream}", f"--upstream-mapping={EXAMPLE / 'mapping.toml'}", "--port=0"]
         with program("serve", f"--redis-url={redis_url}", *options, stderr=None) as bridge:
             assert bridge.stdout is not None
@@ -54,35 +53,36 @@ def urls(redis_url: str) -> Iterator[tuple[str, str]]:
             yield upstream, line.split(" at ")[1].split()[0]
 
 
-def test_old_clients_and_new_ones_see_the_same_job(urls: tuple[str, str]) -> None:
+def test_old_clients_and_new_ones_see_the_same_job(redis_url: str) -> None:
     """One polls through the bridge, one asks the app itself, and one gets a stream."""
-    upstream, gateway = urls
-    started = httpx.post(f"{gateway}/api/jobs")
-    assert started.status_code == 202
-    job = started.json()["id"]
-    seen = set()
-    with Client(gateway) as client:
-        for view in client.follow(job):
-            seen.add(view.text)
-            assert SENTENCE.startswith(httpx.get(f"{gateway}/api/jobs/{job}").json()["text"])
-        assert (view.text, view.state, view.progress) == (SENTENCE, "succeeded", 1.0)
-        assert len(seen) > 3
-        assert client.status(job)["text"] == SENTENCE
-    polled, direct = httpx.get(f"{gateway}/api/jobs/{job}"), httpx.get(f"{upstream}/api/jobs/{job}")
-    assert (polled.status_code, polled.content) == (direct.status_code, direct.content)
+    with bridged(redis_url, pause=0.2) as (upstream, gateway):
+        started = httpx.post(f"{gateway}/api/jobs")
+        assert started.status_code == 202
+        job = started.json()["id"]
+        seen = set()
+        with Client(gateway) as client:
+            for view in client.follow(job):
+                seen.add(view.text)
+                assert SENTENCE.startswith(httpx.get(f"{gateway}/api/jobs/{job}").json()["text"])
+            assert (view.text, view.state, view.progress) == (SENTENCE, "succeeded", 1.0)
+            assert len(seen) > 3
+            assert client.status(job)["text"] == SENTENCE
+        polled, direct = httpx.get(f"{gateway}/api/jobs/{job}"), httpx.get(f"{upstream}/api/jobs/{job}")
+        assert (polled.status_code, polled.content) == (direct.status_code, direct.content)
 
 
-def test_a_job_is_stopped(urls: tuple[str, str]) -> None:
+def test_a_job_is_stopped(redis_url: str) -> None:
     """Through the bridge, in the way that the app has for it."""
-    _, gateway = urls
-    job = httpx.post(f"{gateway}/api/jobs").json()["id"]
-    with Client(gateway) as client:
-        for view in client.follow(job):
-            if view.text and not view.cancel_requested:
-                client.cancel(job)
-        assert view.state == "cancelled"
-        assert view.text
-        assert SENTENCE.startswith(view.text)
+    # Long before it is done.
+    with bridged(redis_url, pause=1.0) as (_, gateway):
+        job = httpx.post(f"{gateway}/api/jobs").json()["id"]
+        with Client(gateway) as client:
+            for view in client.follow(job):
+                if view.text and not view.cancel_requested:
+                    client.cancel(job)
+            assert view.state == "cancelled"
+            assert view.text
+            assert SENTENCE.startswith(view.text)
 
 
 def test_the_example_is_short_and_knows_nothing_of_the_bridge() -> None:
