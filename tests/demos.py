@@ -11,6 +11,7 @@ import httpx
 
 from tests.processes import program
 from tests.servers import free_port
+from tests.waiting import DEADLINE_SECONDS
 
 
 class Demo:
@@ -39,12 +40,13 @@ class Demo:
 
     def get(self, path: str) -> httpx.Response:
         """Ask for a path below the gateway's address."""
-        return httpx.get(self.url + path)
+        return httpx.get(self.url + path, timeout=DEADLINE_SECONDS)
 
     def post(self, path: str, body: object = None, kind: str = "application/json") -> httpx.Response:
         """Post JSON, or bytes as they are, with that content type."""
         options: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
-        return httpx.post(self.url + path, headers={"content-type": kind}, **options)
+        headers = {"content-type": kind}
+        return httpx.post(self.url + path, headers=headers, timeout=DEADLINE_SECONDS, **options)
 
     def start(self, kind: str) -> str:
         """Start a task; its id."""

@@ -104,9 +104,12 @@ class Replicated:
         return int(masters[SERVICE]["port"])
 
     def _replicas(self) -> int:
-        """How many healthy replicas the Sentinel knows."""
-        with redis.Redis(port=self._port) as client:
-            replicas: Any = client.sentinel_slaves(SERVICE)
+        """How many healthy replicas the Sentinel knows. None before it listens."""
+        try:
+            with redis.Redis(port=self._port) as client:
+                replicas: Any = client.sentinel_slaves(SERVICE)
+        except redis.ConnectionError:
+            return 0
         return sum(one["flags"] == "slave" for one in replicas)
 
     def __enter__(self) -> Self:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
-DEADLINE_SECONDS = 10.0
-"""Long enough for a busy machine; a test that passes never waits so long."""
+DEADLINE_SECONDS = 30.0
+"""Who waits so long hangs, also on a slow and busy machine; a test that passes never does."""
 _INTERVAL_SECONDS = 0.01
 
 
@@ -38,6 +38,8 @@ def eventually(predicate: Callable[[], T], *, timeout: float = DEADLINE_SECONDS)
     """
     watch = _Watch(timeout)
     while True:
+        # Looked at before the predicate: who was put to sleep past the end still looks once after it.
+        expired = watch.expired()
         try:
             value = predicate()
             watch.last = value
@@ -45,7 +47,7 @@ def eventually(predicate: Callable[[], T], *, timeout: float = DEADLINE_SECONDS)
                 return value
         except AssertionError as error:
             watch.last = error
-        if watch.expired():
+        if expired:
             raise watch.verdict()
         time.sleep(_INTERVAL_SECONDS)
 
@@ -64,6 +66,7 @@ async def eventually_async(predicate: Callable[[], Any], *, timeout: float = DEA
     """Like `eventually`, for coroutines; the predicate may be a plain function or an async one."""
     watch = _Watch(timeout)
     while True:
+        expired = watch.expired()
         try:
             value = predicate()
             if inspect.isawaitable(value):
@@ -73,7 +76,7 @@ async def eventually_async(predicate: Callable[[], Any], *, timeout: float = DEA
                 return value
         except AssertionError as error:
             watch.last = error
-        if watch.expired():
+        if expired:
             raise watch.verdict()
         await asyncio.sleep(_INTERVAL_SECONDS)
 
