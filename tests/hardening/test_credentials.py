@@ -24,7 +24,7 @@ from tests.gateway.running import running
 from tests.gateway.viewer import Viewer
 from tests.gateway.writer import Writer
 from tests.processes import program
-from tests.waiting import eventually
+from tests.waiting import DEADLINE_SECONDS, eventually
 
 STATUS, EVENTS, CANCEL = "/tasks/job-1/status", "/tasks/job-1/events", "/tasks/job-1/cancel"
 TICKETS = Settings(ticket_keys=TICKET_KEY)
@@ -117,7 +117,7 @@ def test_a_ticket_in_uvicorns_access_log(redis_url: str, caplog: pytest.LogCaptu
         eventually(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}{STATUS}?ticket=s3cret&after=0"
-        assert httpx.get(url, verify=False).status_code == 401
+        assert httpx.get(url, verify=False, timeout=DEADLINE_SECONDS).status_code == 401
         access = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
         eventually(lambda: access or _more(caplog, access))
     finally:
@@ -148,10 +148,11 @@ def test_credentials_in_the_log_of_a_service(redis_url: str) -> None:
         with program("serve", *arguments, env=env) as serving:
             url = first_line(serving).split()[3]
             headers = {"Cookie": "session=s3cret", "Authorization": "Basic s3cret"}
+            asking: dict[str, Any] = {"headers": headers, "verify": False, "timeout": DEADLINE_SECONDS}
             for path in ("/tasks/nobody/status", "/tasks/nobody/status?ticket=s3cret"):
-                assert httpx.get(url + path, headers=headers, verify=False).status_code in (404, 503)
+                assert httpx.get(url + path, **asking).status_code in (404, 503)
             app.answer = lambda _: Said(500, headers={"X-Trouble": "s3cret"})
-            httpx.get(f"{url}/tasks/other/status", headers=headers, verify=False)
+            httpx.get(f"{url}/tasks/other/status", **asking)
             serving.terminate()
             stdout, stderr = serving.communicate(timeout=30)
     assert b"can't say who may see tasks" in stderr

@@ -71,7 +71,10 @@ def test_10000_connections_from_one_address(redis_url: str, writer: Writer, crow
     """
     writer.open().text("before ")
     with (
-        running(redis_url, unlimited_addresses="", max_connections_per_address=100) as gateway,
+        # However long the attack takes, none of its connections may end by itself.
+        running(
+            redis_url, unlimited_addresses="", max_connections_per_address=100, request_seconds=600.0
+        ) as gateway,
         watch(gateway) as viewer,
         ExitStack() as stack,
     ):
@@ -102,7 +105,7 @@ def test_connections_that_say_nothing_end(redis_url: str, writer: Writer, crowd:
 
 def test_connections_in_all(redis_url: str) -> None:
     """Also where no address has a limit of its own; each that ends makes room for another."""
-    with running(redis_url, max_connections=10) as gateway:
+    with running(redis_url, max_connections=10, request_seconds=600.0) as gateway:
         for _ in range(3):
             with ExitStack() as stack:
                 some = [silent(gateway, stack) for _ in range(30)]

@@ -18,6 +18,7 @@ from tests.credentials import SECRET, bearer, token
 from tests.gateway.reports.reporter import ALLOWED, KEY
 from tests.gateway.running import Running, running
 from tests.gateway.writer import Writer
+from tests.waiting import DEADLINE_SECONDS
 
 ENDED = ("succeeded", "failed", "cancelled")
 EXAMPLES = 15
@@ -149,7 +150,7 @@ def settings(headers: dict[str, str], positions: list[str]) -> dict[str, Any]:
             },
         ],
         "headers": headers,
-        "request-timeout": 10,
+        "request-timeout": DEADLINE_SECONDS,
         "workers": 1,
         "generation": {
             "deterministic": True,
