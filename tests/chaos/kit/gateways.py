@@ -13,7 +13,7 @@ import httpx
 
 from tests.processes import environ
 from tests.servers import free_port
-from tests.waiting import eventually_async
+from tests.waiting import DEADLINE_SECONDS, eventually_async
 
 ROOT = Path(__file__).parents[3]
 BAD_WORDS = ("Traceback", "ERROR", "Task was destroyed", "never awaited", "ResourceWarning", "should not")
@@ -62,23 +62,23 @@ class GatewayProcess:
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         """One request on a connection of its own."""
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(timeout=DEADLINE_SECONDS) as client:
             return await client.get(self.url + path, **options)
 
     async def is_ready(self) -> bool:
         return (await self.get("/readyz")).status_code == 200
 
     async def wait_ready(self) -> None:
-        await eventually_async(self.is_ready, timeout=30)
+        await eventually_async(self.is_ready)
 
     async def wait_not_ready(self) -> None:
-        await eventually_async(self._is_not_ready, timeout=30)
+        await eventually_async(self._is_not_ready)
 
     async def _is_not_ready(self) -> bool:
         return not await self.is_ready()
 
     async def census(self) -> dict[str, Any]:
-        """What it holds now: tasks by name, channels, followers, rss, redis_connections, files."""
+        """What it holds now: tasks by name, channels, followers, rss, clients, redis_connections, files."""
         found: dict[str, Any] = (await self.get("/census")).json()
         return found
 

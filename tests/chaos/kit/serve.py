@@ -58,27 +58,28 @@ def _rss() -> int:
 
 
 def _files(own_port: int) -> dict[str, int]:
-    """How many descriptors are open: connections that it made, which lead to Redis, and all others."""
-    to_redis = others = 0
+    """How many descriptors are open: connections that it accepted, such as the one that asks; those that it
+    made, which lead to Redis; and all others.
+    """
+    found = Counter(clients=0, redis_connections=0, files=0)
     for file in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            if _made(int(file.name), own_port):
-                to_redis += 1
-            else:
-                others += 1
-    return {"redis_connections": to_redis, "files": others}
+            found[_kind(int(file.name), own_port)] += 1
+    return found
 
 
-def _made(fd: int, own_port: int) -> bool:
-    """Whether it is a connection that this process made, and not one that it accepted. It may be dead by now:
-    a pool notices that only when it wants to use it.
+def _kind(fd: int, own_port: int) -> str:
+    """What a descriptor counts as. A connection that was made may be dead by now: a pool notices that only
+    when it wants to use it.
     """
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        return False
+        return "files"
     with socket.socket(fileno=os.dup(fd)) as one:
         here = one.getsockname()
         listens = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        return isinstance(here, tuple) and not listens and here[1] != own_port
+        if listens or not isinstance(here, tuple):
+            return "files"
+        return "clients" if here[1] == own_port else "redis_connections"
 
 
 if __name__ == "__main__":

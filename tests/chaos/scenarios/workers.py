@@ -17,8 +17,10 @@ from tests.waiting import eventually_async
 
 LEASE_SECONDS: Final = 2
 LATEST_MS: Final = 3 * LEASE_SECONDS * 1000
-"""So long after its lease a dead worker's task may end. In health it takes an audit, 0.2 s; on a busy machine
-a probe may be overdue, and then a gateway waits a whole lease before it judges.
+"""So long after its lease a dead worker's task may end. In health it takes an audit, 0.2 s."""
+PROBE_SECONDS: Final = 20
+"""On a busy machine no link may be given up because of a late probe: on the next one a gateway would wait for
+a whole lease before it judges.
 """
 FOLLOWERS: Final = 10
 STOP_SECONDS: Final = 30
@@ -29,7 +31,7 @@ KEYS: Final = Keys.from_settings(Settings(), database=0)
 async def midstream(world: World, task_id: str) -> tuple[WorkerProcess, Crowd, asyncio.Task[bool]]:
     """A worker of its own in the midst of a task, its readers, and what it still writes."""
     if not world.gateways:
-        world.settings["lease_seconds"] = LEASE_SECONDS
+        world.settings |= {"lease_seconds": LEASE_SECONDS, "probe_seconds": PROBE_SECONDS}
         await world.gateway()
         await world.gateway()
     worker = await world.worker()
