@@ -18,7 +18,7 @@ from bridge.store.notes import Notes
 from bridge.worker import process
 from tests.gateway.running import running
 from tests.servers import RedisProcess
-from tests.waiting import eventually
+from tests.waiting import DEADLINE_SECONDS, eventually
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
 
@@ -87,19 +87,22 @@ def test_the_user_of_the_page_may_do_all_that_is_needed(server: RedisProcess) ->
     client: Any = server.client()
     client.execute_command(*command)
     url = server.url.replace("redis://", "redis://bridge:secret@")
-    bridge.configure(redis_url=url, cancel_check_seconds=0.05)
+    bridge.configure(redis_url=url, cancel_check_seconds=0.05, create_timeout_seconds=DEADLINE_SECONDS)
     with running(url) as gateway:
+
+        def status() -> dict[str, Any]:
+            return dict(gateway.get("/tasks/job/status").json())
+
         assert bridge.create_task("job", owner="ann")
         with bridge.task("job") as task:
             task.report_progress("before ")
-            eventually(lambda: gateway.get("/tasks/job/status").json()["text"] == "before ")
+            eventually(lambda: status().get("text") == "before ")
             client.delete("bridge:{job}:log")
             task.report_progress("after")
-            eventually(lambda: gateway.get("/tasks/job/status").json()["text"] == "before after")
+            eventually(lambda: status().get("text") == "before after")  # unknown, until it is repaired
             assert gateway.post("/tasks/job/cancel").is_success
             eventually(lambda: not task.report_progress())
-        view = gateway.get("/tasks/job/status").json()
-    assert (view["state"], view["text"]) == ("cancelled", "before after")
+        eventually(lambda: (status()["state"], status()["text"]) == ("cancelled", "before after"))
     assert client.execute_command("ACL", "LOG") == []
     client.close()
 
