@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 
 from bridge.gateway.app import Gateway
 from bridge.gateway.hub import Hub
+from bridge.gateway.limits import Gate
 from bridge.gateway.server import Server
 from bridge.settings import Settings
 from tests.waiting import DEADLINE_SECONDS, eventually, eventually_async
@@ -110,6 +111,16 @@ class Running:
     def connections(self) -> int:
         """How many connections are open on the gateway's side."""
         return self.inside(lambda: len(self._server.server_state.connections))
+
+    def change(self, **settings: Any) -> None:
+        """Let the hub go by other settings from now on. Streams keep those that they began with."""
+        hub = self.hub
+        self.inside(lambda: setattr(hub, "settings", hub.settings.with_(**settings)))
+
+    def stop_windows(self) -> None:
+        """Let the windows in which requests are counted last for ever, however slow the test is."""
+        app = self.gateway
+        self.inside(lambda: setattr(app, "gate", Gate(app.settings, clock=lambda: 1000.0)))
 
     def wait_ready(self) -> None:
         eventually(lambda: self.hub.ready)

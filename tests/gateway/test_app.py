@@ -78,6 +78,7 @@ def test_both_ways_refuse_alike(redis_url: str, writer: Writer) -> None:
     writer.open()
     limits: dict[str, Any] = {"unlimited_addresses": "", "new_streams_per_second": 1}
     with running(redis_url, max_streams=1, **limits) as gateway:
+        gateway.stop_windows()
         with Viewer(gateway, EVENTS) as viewer:
             viewer.head()
             for said in (b": too many streams are open", b": too many requests from your address"):

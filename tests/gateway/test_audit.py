@@ -42,6 +42,18 @@ def wait_for_rounds(client: redis.Redis, number: int) -> None:
     eventually(lambda: rounds(client) >= before + number)
 
 
+def let_it_judge(gateway: Running, lease_seconds: float) -> None:
+    """Let the gateway's connections have been well for long enough, with leases of this length."""
+
+    def change() -> None:
+        inside = gateway.hub._audit
+        inside._settings = inside._settings.with_(lease_seconds=lease_seconds)
+        assert inside._well_since is not None
+        inside._well_since -= lease_seconds
+
+    gateway.inside(change)
+
+
 def test_a_lost_last_message_is_found(gateway: Running, writer: Writer) -> None:
     """When the message never came and none follows that would betray it, the audit reads the log."""
     writer.open()
@@ -259,15 +271,20 @@ def test_a_task_without_a_lease_is_never_lost(redis_url: str, redis_client: redi
 
 def test_a_stopped_redis_loses_no_worker() -> None:
     """After Redis stood still for longer than a lease, a worker that renews goes on, and nobody ended it."""
-    with RedisProcess() as server, Writer(server.url, lease_ms=1000) as writer:
+    with RedisProcess() as server, Writer(server.url, lease_ms=3000) as writer:
         writer.open()
-        with running(server.url, lease_seconds=1.0) as gateway, watch(gateway) as viewer:
+        with (
+            running(server.url, probe_seconds=60.0, lease_seconds=1000.0) as gateway,
+            watch(gateway) as viewer,
+        ):
             viewer.until(lambda v: len(v.frames) == 1)
-            # It would judge, were a lease over; the worker renews meanwhile.
-            eventually(lambda: writer.renew().verdict == "applied" and gateway.hub._audit.judges)
+            assert writer.renew().verdict == "applied"
+            # It would judge, were the lease over.
+            let_it_judge(gateway, 3.0)
+            eventually(lambda: gateway.hub._audit.judges)
             server.pause()
             since = monotonic()
-            eventually(lambda: monotonic() - since > 1.2)
+            eventually(lambda: monotonic() - since > 3.2)
             server.resume()
             assert writer.renew().verdict == "applied"
             eventually(lambda: gateway.hub.ready)
@@ -280,18 +297,20 @@ def test_a_stopped_redis_loses_no_worker() -> None:
 @pytest.mark.parametrize(("setting", "refusing", "usual"), REFUSALS)
 def test_a_redis_that_refuses_writes_loses_no_worker(setting: str, refusing: int, usual: int) -> None:
     """It answers, but nobody can renew a lease: the gateway is not ready, and judges none."""
-    with RedisProcess() as server, Writer(server.url, lease_ms=1000) as writer, server.client() as client:
+    with RedisProcess() as server, Writer(server.url, lease_ms=3000) as writer, server.client() as client:
         writer.open()
-        with running(server.url, lease_seconds=1.0) as gateway, watch(gateway) as viewer:
+        with running(server.url, lease_seconds=1000.0) as gateway, watch(gateway) as viewer:
             viewer.until(lambda v: len(v.frames) == 1)
-            eventually(lambda: writer.renew().verdict == "applied" and gateway.hub._audit.judges)
+            assert writer.renew().verdict == "applied"
+            let_it_judge(gateway, 3.0)
+            eventually(lambda: gateway.hub._audit.judges)
             client.config_set(setting, refusing)
             eventually(lambda: not gateway.hub.ready)
             assert gateway.get("/readyz").status_code == 503
             assert gateway.get("/tasks/job-1/status").status_code == 200, "what can be read is told"
             assert gateway.post("/tasks/job-1/cancel").status_code == 503
             since = monotonic()
-            eventually(lambda: monotonic() - since > 1.2)
+            eventually(lambda: monotonic() - since > 3.2)
             client.config_set(setting, usual)
             eventually(lambda: gateway.hub.ready)
             # Its lease is over; all that the worker has is the time that the gateway waits.
@@ -306,8 +325,8 @@ def test_one_lease_that_can_not_be_ended_keeps_no_other_from_it(
 ) -> None:
     """A log that Redis refuses to extend is reported; the task after it in the same round still ends."""
     expected_errors.append("can't be ended")
-    with Writer(redis_url, "a-bad", lease_ms=700) as bad, Writer(redis_url, "b-good", lease_ms=700) as good:
-        with running(redis_url, lease_seconds=0.5) as gateway:
+    with Writer(redis_url, "a-bad", lease_ms=1) as bad, Writer(redis_url, "b-good", lease_ms=1) as good:
+        with running(redis_url, lease_seconds=1000.0) as gateway:
             bad.open()
             good.open()
             with watch(gateway, "a-bad") as one, watch(gateway, "b-good") as other:
@@ -316,6 +335,7 @@ def test_one_lease_that_can_not_be_ended_keeps_no_other_from_it(
                 # The log becomes a key of another type: XADD fails, what is in memory stays.
                 redis_client.delete(bad.keys.log("a-bad"))
                 redis_client.set(bad.keys.log("a-bad"), "no stream", ex=60)
+                let_it_judge(gateway, 0.5)
                 other.to_end()
             assert other.view.state == "failed"
             bad.forget()

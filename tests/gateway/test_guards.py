@@ -41,8 +41,11 @@ from tests.gateway.writer import LIMIT, Writer
 from tests.waiting import DEADLINE_SECONDS, eventually
 
 STATUS = "/tasks/job-1/status"
-QUIET: dict[str, Any] = {"audit_seconds": 1000.0, "probe_seconds": 1000.0, "lease_seconds": 3000.0}
-"""A gateway that audits and probes only when told to."""
+QUIET: dict[str, Any] = {
+    "audit_seconds": 1000.0, "probe_seconds": 1000.0, "lease_seconds": 3000.0,
+    "heartbeat_seconds": 1000.0, "linger_seconds": 1000.0,
+}  # fmt: skip
+"""A gateway that audits and probes only when told to, and does nothing because time has passed."""
 FIRST_READ = ["SUBSCRIBE", "MULTI", "TIME", "HMGET", "XRANGE", "EXISTS", "EXEC"]
 """Subscribe, then the task's hash and log in one transaction, that both belong together."""
 
@@ -156,7 +159,7 @@ def close(viewers: list[Viewer]) -> None:
 def test_a_batch_is_encoded_once_for_all(redis_url: str, writer: Writer, encodes: list[int]) -> None:
     """One encode per batch, whether one follows or fifty: the cost of a viewer is a write to its socket."""
     writer.open()
-    with running(redis_url) as gateway:
+    with running(redis_url, **QUIET) as gateway:
         viewers = fifty(gateway)
         encodes.clear()
         for number in range(1, 11):
@@ -181,7 +184,7 @@ def test_a_batch_wakes_no_task(redis_url: str, writer: Writer, monkeypatch: pyte
 
     monkeypatch.setattr(stream, "send_body", counting)
     writer.open()
-    with running(redis_url) as gateway:
+    with running(redis_url, **QUIET) as gateway:
         viewers = fifty(gateway)
         before = len(sent)
         chunks = [len(viewer.sends) for viewer in viewers]
@@ -207,7 +210,7 @@ def test_passing_a_chunk_on_reads_nothing_of_it(
 
     monkeypatch.setattr(entries_module, "decode", counting)
     writer.open()
-    with running(redis_url) as gateway:
+    with running(redis_url, **QUIET) as gateway:
         viewers = fifty(gateway)
         writer.text("a", "b", "c")
         for viewer in viewers:
@@ -225,7 +228,7 @@ def test_a_token_leaves_a_few_objects_however_many_follow(
     """What is kept of it is in the channel, once: its data, its number, and what holds them together."""
     tokens = 200
     writer.open()
-    with running(redis_url, stall_timeout_seconds=1000.0) as gateway:
+    with running(redis_url, **QUIET, stall_timeout_seconds=1000.0) as gateway:
         silent = [unread(gateway) for _ in range(followers)]
         came(gateway, writer.text("the first").position)
         before = gateway.inside(allocated)
@@ -332,7 +335,7 @@ def test_a_crowd_that_joins_late_is_encoded_once(redis_url: str, writer: Writer,
     writer.open()
     for _ in range(100):
         writer.text("x")
-    with running(redis_url) as gateway:
+    with running(redis_url, **QUIET) as gateway:
         close(fifty(gateway))
         assert len(encodes) == 1
 
@@ -354,7 +357,7 @@ def test_a_live_event_costs_no_redis(writer: Writer) -> None:
 def test_a_poll_of_a_hot_task_costs_no_redis(writer: Writer) -> None:
     """None, however old clients ask, also between changes: that is what lingering is for."""
     writer.open()
-    with counted(writer, linger_seconds=1000.0) as (gateway, commands):
+    with counted(writer) as (gateway, commands):
         position = gateway.get(STATUS).json()["position"]
         commands.since_last()
         for number in range(25):
@@ -380,7 +383,7 @@ def test_an_unchanged_view_is_encoded_once(
 
     monkeypatch.setattr("bridge.gateway.content.dumps", counting)
     writer.open()
-    with running(redis_url) as gateway:
+    with running(redis_url, **QUIET) as gateway:
         for _ in range(20):
             gateway.get(STATUS)
         assert len(calls) == 1
@@ -404,7 +407,7 @@ def test_a_hot_poll_begins_nothing(redis_url: str, writer: Writer, monkeypatch: 
     for name in ("whole", "unchanged"):
         monkeypatch.setattr(quick, name, counting(made, getattr(quick, name)))
     writer.open()
-    with running(redis_url, linger_seconds=1000.0) as gateway:
+    with running(redis_url, **QUIET) as gateway:
         tag = gateway.get(STATUS).headers["etag"]
         assert len(begun) == 1
         for _ in range(10):
@@ -513,7 +516,7 @@ def test_an_idle_gateway_asks_for_the_time_and_probes(writer: Writer) -> None:
 def test_a_stream_is_one_task_and_no_timer(redis_url: str, writer: Writer) -> None:
     """Its request: the server tells when the client is gone; heartbeats and stalls share the hub's clock."""
     writer.open()
-    with running(redis_url) as gateway:
+    with running(redis_url, **QUIET) as gateway:
         watch(gateway).until(lambda v: len(v.frames) == 1).close()
         eventually(lambda: gateway.followers() == 0 and gateway.connections() == 0)
         before = gateway.inside(lambda: len(asyncio.all_tasks()))
@@ -528,7 +531,7 @@ def test_what_is_over_leaves_nothing_to_the_garbage_collector(redis_url: str, wr
     once, and the collector, which would hold everything up, need not look for it.
     """
     writer.open().text("x")
-    with running(redis_url, linger_seconds=1000.0) as gateway:
+    with running(redis_url, **QUIET) as gateway:
         gateway.get(STATUS)
         gc.collect()
         gc.disable()
@@ -557,7 +560,7 @@ def test_a_redis_connection_does_not_depend_on_the_readers(
 ) -> None:
     """One link, and one connection for commands as long as they come one after the other."""
     writer.open()
-    with running(redis_url) as gateway:
+    with running(redis_url, **QUIET) as gateway:
         before = len(redis_client.client_list())
         viewers = fifty(gateway)
         assert len(redis_client.client_list()) <= before + 1

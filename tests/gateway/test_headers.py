@@ -60,6 +60,7 @@ def test_nor_may_a_refusal() -> None:
         assert [answer.status_code for answer in answers[2:]] == [503, 200, 307]
     limits: dict[str, Any] = {"unlimited_addresses": "", "polls_per_second": 1, "new_streams_per_second": 1}
     with running(away, ready=False, outage_wait_seconds=0, **limits) as gateway:
+        gateway.stop_windows()
         for what in ("status", "events"):
             *_, last = [ask(gateway, "GET", f"/tasks/x/{what}", stream) for _ in range(5)]
             answers.append(last)

@@ -41,11 +41,12 @@ def subscribed(client: redis.Redis) -> list[bytes]:
 def test_a_channel_lingers_and_then_goes(redis_url: str, redis_client: redis.Redis, writer: Writer) -> None:
     """After its last reader a task stays in memory for a while, and then nothing of it is left."""
     writer.open()
-    with running(redis_url, linger_seconds=0.3) as gateway:
+    with running(redis_url, linger_seconds=1000.0) as gateway:
         with watch(gateway) as viewer:
             viewer.until(lambda v: len(v.frames) == 1)
         eventually(lambda: gateway.followers() == 0)
         assert channels(gateway) == ["job-1"]
+        gateway.change(linger_seconds=0.3)
         eventually(lambda: channels(gateway) == [])
         assert gateway.inside(lambda: gateway.hub._by_name) == {}
         eventually(lambda: subscribed(redis_client) == [])
@@ -146,7 +147,8 @@ def assert_fine(gateway: Running, redis_url: str, expected: str = "fine") -> Non
             other.end()
             viewer.to_end()
     assert gateway.get("/tasks/other/status").json()["text"] == "fine"
-    assert gateway.get("/readyz").status_code == 200
+    # A probe that is late on a busy machine makes it unready for a moment.
+    eventually(lambda: gateway.get("/readyz").status_code == 200)
 
 
 @pytest.mark.parametrize("how", ["entry", "kind", "hash", "type"])

@@ -277,6 +277,7 @@ def narrow(redis_url: str, writer: Writer) -> Iterator[Running]:
         redis_url, trusted_proxies="127.0.0.1", max_streams=3, max_streams_per_address=2,
         polls_per_second=1, stall_timeout_seconds=1000.0,
     ) as one:  # fmt: skip
+        one.stop_windows()
         yield one
 
 
@@ -325,6 +326,7 @@ def test_new_streams_have_a_rate(redis_url: str, writer: Writer) -> None:
     """Coming back again and again is refused, too, until the window is over."""
     writer.open().end()
     with running(redis_url, trusted_proxies="127.0.0.1", new_streams_per_second=1) as gateway:
+        gateway.stop_windows()
         for _ in range(WINDOW_SECONDS):
             with come(gateway) as viewer:
                 assert viewer.to_end().view.ended

@@ -100,9 +100,9 @@ def test_a_client_that_takes_nothing_is_closed_under_any_server(
         app.gateway.hub.settings = app.gateway.settings.with_(stall_timeout_seconds=0.2)
         with Viewer(app, "/bridge/tasks/job-1/events", receive_buffer=4096) as stuck:
             stuck.until(lambda v: len(v.frames) == 1)
+            channel = app.gateway.hub._channels["job-1"]
             for _ in range(200):
                 writer.text("x" * 40_000)
-            channel = app.gateway.hub._channels["job-1"]
             eventually(lambda: not channel.followers)
 
 

@@ -38,7 +38,7 @@ def test_an_event_for_its_owners_costs_what_it_costs_for_all(writer: Writer, enc
     """No Redis and one encode, however many follow; and who may not see it gets not a byte."""
     writer.create("ann")
     writer.open()
-    with counted(writer, heartbeat_seconds=600.0, **JWT) as (gateway, commands):
+    with counted(writer, **JWT) as (gateway, commands):
         viewers = [Viewer(gateway, EVENTS, headers=ANN).until(lambda v: v.frames != []) for _ in range(20)]
         stranger = Viewer(gateway, EVENTS, headers=BOB).until(lambda v: v.body != b"")
         received = stranger.received
@@ -63,7 +63,7 @@ def test_an_event_for_its_owners_costs_what_it_costs_for_all(writer: Writer, enc
 def test_where_nobody_is_asked_no_event_asks_either(writer: Writer, asked: list[str | None]) -> None:
     """With auth none, whose a task is isn't looked at while it streams."""
     writer.open()
-    with counted(writer, heartbeat_seconds=600.0) as (gateway, _), Viewer(gateway, EVENTS) as viewer:
+    with counted(writer) as (gateway, _), Viewer(gateway, EVENTS) as viewer:
         viewer.until(lambda v: v.frames != [])
         before = len(asked)
         for number in range(1, 51):
@@ -77,7 +77,7 @@ def test_a_poll_of_ones_own_hot_task_costs_no_redis(writer: Writer) -> None:
     """As it does for all. A cancel of it costs one look more: whose it is."""
     writer.create("ann")
     writer.open()
-    with counted(writer, linger_seconds=1000.0, **JWT) as (gateway, commands):
+    with counted(writer, **JWT) as (gateway, commands):
         gateway.get(STATUS, headers=ANN)
         assert commands.since_last() == FIRST_READ
         for headers in (ANN, BOB) * 5:

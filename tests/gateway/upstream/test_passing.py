@@ -298,6 +298,7 @@ def test_limits_hold_for_what_is_handed_on(app: Legacy, in_front: Behind) -> Non
     """So many polls per second from one address, whoever answers them."""
     app.answer = lambda _: reply(b"ok")
     with in_front(polls_per_second=1, unlimited_addresses="") as gateway:
+        gateway.stop_windows()
         answers = [gateway.get("/api/jobs/job-1") for _ in range(8)]
         assert [one.status_code for one in answers].count(200) == len(app.asked)
         assert answers[-1].status_code == 429
