@@ -103,7 +103,7 @@ async def test_back_from_an_outage(both: Both) -> None:
         Answer([wire("7-2", Chunk("lo")), wire("7-3", End("succeeded"))]),
     ]
     with gateway(*answers) as server:
-        assert (await both.texts(server.url, open_seconds=SOON))[-1] == "Hello"
+        assert (await both.texts(server.url))[-1] == "Hello"
     assert [(what, bool(query)) for what, query, _ in asked(server)] == [
         *[("events", False)] * 4,
         *[("status", True)] * 2,
@@ -117,7 +117,7 @@ async def test_a_slow_stream_is_not_a_held_back_one(both: Both) -> None:
     stream = Answer([sse.retry(0), late, wire("7-1", Chunk("a")), wire("7-2", End("succeeded"))])
 
     def wait_longer_than_for_a_first_byte(url: str) -> None:
-        with Client(url, open_seconds=SOON) as client:
+        with Client(url, open_seconds=2.0) as client:
             with pytest.raises(RequestRefused):
                 list(client.events("job"))
         late.set()
@@ -125,7 +125,7 @@ async def test_a_slow_stream_is_not_a_held_back_one(both: Both) -> None:
     with gateway(stream) as slow, gateway(Answer(mute=True), plain("", 400)) as held_back:
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(wait_longer_than_for_a_first_byte, held_back.url)
-            assert (await both.texts(slow.url, open_seconds=SOON))[-1] == "a"
+            assert (await both.texts(slow.url, open_seconds=2.0))[-1] == "a"
             other.result()
     assert len(slow.requests) == 1
 

@@ -27,6 +27,7 @@ from bridge.events import Chunk, End, Event, Position, Reset, State
 from bridge.view import View
 from tests.client.both import Both
 from tests.client.scripted import Answer, gateway, plain, wire
+from tests.servers import free_port
 
 SOON = sse.retry(0)
 END = wire("7-9", End("succeeded", length={}))
@@ -53,18 +54,18 @@ async def test_follows_to_the_end(both: Both) -> None:
 
 
 @pytest.mark.parametrize(
-    "cut",
+    ("cut", "silence_seconds"),
     [
-        Answer([SOON, wire("7-1", Chunk("Hel")), wire("7-2", Chunk("lost"))[:-1]]),
-        Answer([SOON, wire("7-1", Chunk("Hel"))], chunked=True),
-        Answer([SOON, wire("7-1", Chunk("Hel"))], then="hold"),
+        (Answer([SOON, wire("7-1", Chunk("Hel")), wire("7-2", Chunk("lost"))[:-1]]), 45.0),
+        (Answer([SOON, wire("7-1", Chunk("Hel"))], chunked=True), 45.0),
+        (Answer([SOON + wire("7-1", Chunk("Hel"))], then="hold"), 1.0),
     ],
     ids=["closed inside an event", "broken chunked body", "silent"],
 )
-async def test_resumes_after_a_drop(both: Both, cut: Answer) -> None:
+async def test_resumes_after_a_drop(both: Both, cut: Answer, silence_seconds: float) -> None:
     """However a connection goes away, the next resumes behind the last whole event; no text comes twice."""
-    with gateway(cut, Answer([wire("7-1", Chunk("Hel")), wire("7-2", Chunk("lo")), END])) as server:
-        texts = await both.texts(server.url, silence_seconds=0.3)
+    with gateway(cut, Answer([wire("7-1", Chunk("Hel")) + wire("7-2", Chunk("lo")) + END])) as server:
+        texts = await both.texts(server.url, silence_seconds=silence_seconds)
     assert texts[0] == "Hel"
     assert texts[-1] == "Hello"
     assert [request.headers.get("last-event-id") for request in server.requests] == [None, "7-1"]
@@ -144,9 +145,9 @@ async def test_errors_end_the_following(
     assert len(server.requests) == 1
 
 
-async def test_no_gateway(both: Both, unused_tcp_port: int) -> None:
+async def test_no_gateway(both: Both) -> None:
     """Nobody at the address: one error that says what to do."""
-    url = f"http://127.0.0.1:{unused_tcp_port}"
+    url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(GatewayUnavailable, match=rf"no gateway at {url}.* \(start one with: bridge serve\)"):
         await both.events(url)
     with pytest.raises(GatewayUnavailable, match="no gateway"):
@@ -350,9 +351,9 @@ async def test_a_ticket_beside_a_header_of_ones_own(both: Both) -> None:
         await both.ask("http://127.0.0.1:1", "status", ticket="a", headers={"authorization": "Bearer b"})
 
 
-async def test_a_password_in_the_address_is_not_repeated(both: Both, unused_tcp_port: int) -> None:
+async def test_a_password_in_the_address_is_not_repeated(both: Both) -> None:
     """Errors name the gateway, and not how to get in."""
-    for url in (f"http://me:s3cret@127.0.0.1:{unused_tcp_port}", "ftp://me:s3cret@127.0.0.1"):
+    for url in (f"http://me:s3cret@127.0.0.1:{free_port()}", "ftp://me:s3cret@127.0.0.1"):
         with pytest.raises((ClientError, InvalidInput), match=r"127\.0\.0\.1") as caught:
             await both.ask(url, "status")
         assert "s3cret" not in str(caught.value)

@@ -12,7 +12,7 @@ import pytest
 from bridge.codec import dumps
 from bridge.errors import SettingsError
 from bridge.gateway.app import Gateway
-from bridge.gateway.auth import Door, refuse_open_door
+from bridge.gateway.auth import Door, refuse_open_door, tokens
 from bridge.gateway.auth.tokens import LEEWAY_SECONDS
 from bridge.settings import Settings
 from bridge.tickets import ticket
@@ -161,14 +161,18 @@ def test_a_published_key_lets_in(redis_url: str, anns: Writer) -> None:
             assert gateway.get(STATUS, headers=bearer(signed("ES256", "b", sub="ann"))).status_code == 401
 
 
-def test_a_stream_goes_on_after_its_ticket_has_run_out(guarded: Running, anns: Writer) -> None:
+def test_a_stream_goes_on_after_its_ticket_has_run_out(
+    guarded: Running, anns: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Credentials count when a request begins; nobody comes back with that ticket."""
-    soon_over = int(time.time()) - LEEWAY_SECONDS + 3
-    text = token(TICKET_KEY, aud="bridge-ticket", bridge={"tasks": ["job-1"]}, exp=soon_over)
+    over = int(time.time()) - LEEWAY_SECONDS - 1
+    text = token(TICKET_KEY, aud="bridge-ticket", bridge={"tasks": ["job-1"]}, exp=over)
+    monkeypatch.setattr(tokens, "LEEWAY_SECONDS", 1000)
     with Viewer(guarded, f"{EVENTS}?ticket={text}") as viewer:
         viewer.text_is("hello")
-        while guarded.get(f"{STATUS}?ticket={text}").status_code == 200:
-            pass
+        assert guarded.get(f"{STATUS}?ticket={text}").status_code == 200
+        monkeypatch.undo()
+        assert guarded.get(f"{STATUS}?ticket={text}").status_code == 401
         anns.text(" world")
         viewer.text_is("hello world")
 

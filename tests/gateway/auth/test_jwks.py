@@ -21,7 +21,7 @@ from bridge.settings import Settings
 from tests.credentials import jwk, private_key, signed
 from tests.elsewhere import Asked, Elsewhere, Said, elsewhere
 from tests.gateway.auth.asking import question
-from tests.waiting import eventually_async
+from tests.waiting import DEADLINE_SECONDS, eventually_async
 
 
 class Clock:
@@ -40,11 +40,13 @@ def published(*entries: Any) -> Said:
 
 
 @asynccontextmanager
-async def key_set(said: Said) -> AsyncIterator[tuple[KeySet, Elsewhere, Clock]]:
+async def key_set(
+    said: Said, fetch_seconds: float = DEADLINE_SECONDS
+) -> AsyncIterator[tuple[KeySet, Elsewhere, Clock]]:
     """A key set that has read nothing yet, its publisher and its clock."""
     clock = Clock()
     with elsewhere(said) as publisher:
-        keys = KeySet(f"{publisher.url}/jwks.json", clock=clock, fetch_seconds=1.0)
+        keys = KeySet(f"{publisher.url}/jwks.json", clock=clock, fetch_seconds=fetch_seconds)
         async with keys.open():
             yield keys, publisher, clock
 
@@ -177,14 +179,14 @@ async def test_keys_outlive_an_outage_of_their_publisher(caplog: pytest.LogCaptu
 
 async def test_while_a_fetch_is_slow_the_keys_that_are_here_are_used() -> None:
     """One request waits for it, and that not for long; the others don't."""
-    async with key_set(published(jwk("RS256", "a"))) as (keys, publisher, clock):
+    async with key_set(published(jwk("RS256", "a")), fetch_seconds=3.0) as (keys, publisher, clock):
         before = await keys.find("RS256", "a")
         go_on = threading.Event()
         publisher.answer = lambda _: Said(before=go_on)
         clock.now += FRESH_SECONDS
         first = asyncio.create_task(keys.find("RS256", "a"))
         await eventually_async(lambda: len(publisher.asked) == 2)
-        assert await asyncio.wait_for(keys.find("RS256", "a"), 0.5) is before
+        assert await asyncio.wait_for(keys.find("RS256", "a"), 2.0) is before
         assert not first.done()
         assert await first is before
         go_on.set()
@@ -232,7 +234,7 @@ async def test_a_publisher_that_does_not_finish_is_not_waited_for(begins: bool) 
     """Neither one that says nothing, nor one whose answer never ends."""
     go_on = threading.Event()
     said = Said(body=b"{", after=go_on) if begins else Said(before=go_on)
-    async with key_set(said) as (keys, _, _):
+    async with key_set(said, fetch_seconds=0.3) as (keys, _, _):
         with pytest.raises(AuthUnavailable):
             await keys.find("RS256", "a")
         go_on.set()

@@ -10,10 +10,13 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
+
+_AT_ONCE = 65_536
+"""An answer that the kernel takes without waiting for anybody is smaller than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +144,23 @@ class Legacy:
                     self.asked.append(asked)
                     self.open += 1
                     self.most_open = max(self.most_open, self.open)
-                try:
-                    kept = self._send(connection, (self.answer or self.said)(asked))
-                finally:
-                    with self._lock:
-                        self.open -= 1
+                with ExitStack() as under_way:
+                    under_way.callback(self._over)
+                    kept = self._send(connection, (self.answer or self.said)(asked), under_way)
                 if not kept or asked.header("connection") == "close":
                     break
         with self._lock:
             self._connections.discard(connection)
 
-    def _send(self, connection: socket.socket, answer: Reply) -> bool:
-        for piece in answer.pieces:
+    def _over(self) -> None:
+        with self._lock:
+            self.open -= 1
+
+    def _send(self, connection: socket.socket, answer: Reply, under_way: ExitStack) -> bool:
+        for number, piece in enumerate(answer.pieces, 1):
             if isinstance(piece, bytes):
+                if number == len(answer.pieces) and len(piece) < _AT_ONCE:
+                    under_way.close()  # who has the whole answer may ask again before this thread goes on
                 connection.sendall(piece)
             else:
                 while not (piece.wait(0.02) or self._stopped.is_set()):

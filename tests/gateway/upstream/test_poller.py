@@ -83,7 +83,7 @@ def test_a_failure_keeps_the_partial_text(app: Legacy, in_front: Behind) -> None
 
 def test_a_hundred_followers_cost_the_app_one_poller(app: Legacy, in_front: Behind) -> None:
     """On two gateways, all see the same; the app is never asked twice at a time, nor too often."""
-    with in_front() as one, in_front() as two, ExitStack() as stack:
+    with in_front(lease_seconds=30.0) as one, in_front(lease_seconds=30.0) as two, ExitStack() as stack:
         app.tasks["job-1"] = runs("H")
         viewers = [stack.enter_context(watch(gateway)) for gateway in (one, two) for _ in range(50)]
         for viewer in viewers:
@@ -102,7 +102,8 @@ def test_a_hundred_followers_cost_the_app_one_poller(app: Legacy, in_front: Behi
         assert min(pauses) >= 0.05
         for gateway in (one, two):
             assert gateway.gateway.upstream is not None
-            assert len(gateway.gateway.upstream.pollers) == 0
+            pollers = gateway.gateway.upstream.pollers
+            eventually(lambda: len(pollers) == 0)  # noqa: B023 (called at once)
 
 
 def test_nobody_following_means_no_polling(app: Legacy, in_front: Behind, redis_client: redis.Redis) -> None:
@@ -115,6 +116,7 @@ def test_nobody_following_means_no_polling(app: Legacy, in_front: Behind, redis_
             viewer.text_is("Hel")
         eventually(lambda: gateway.followers("job-1") == 0)
         eventually(lambda: not redis_client.exists("bridge:{job-1}:poller"))
+        eventually(lambda: stands_still(app))  # a question that was given up may reach the app all the same
         count = len(app.asked)
         app.tasks["job-1"] = runs("Hello")
         eventually(lambda: stands_still(app))
@@ -196,12 +198,13 @@ def test_what_the_app_does_not_know_is_unknown(
     app: Legacy, in_front: Behind, redis_client: redis.Redis
 ) -> None:
     """A stream waits for it, and then ends; nothing is written. One that appears meanwhile is told."""
-    with in_front(unknown_task_wait_seconds=3) as gateway:
-        with watch(gateway, "job-2") as viewer, watch(gateway) as other:
-            viewer.head()
-            eventually(lambda: len(app.asked) > 3)
-            app.tasks["job-1"] = runs("there")
-            other.text_is("there")
+    with in_front() as gateway, watch(gateway) as viewer:
+        viewer.head()
+        eventually(lambda: len(app.asked) > 3)
+        app.tasks["job-1"] = runs("there")
+        viewer.text_is("there")
+    with in_front(unknown_task_wait_seconds=0.5) as gateway:
+        with watch(gateway, "job-2") as viewer:
             viewer.to_end()
             assert viewer.ids == [UNKNOWN_TASK_END]
         assert not redis_client.exists("bridge:{job-2}:task")
@@ -212,13 +215,14 @@ def test_what_the_app_does_not_know_is_unknown(
 def test_a_task_that_the_app_forgets_ends(app: Legacy, in_front: Behind) -> None:
     """Not at once, as it may be a mistake; then as failed, with its text."""
     app.tasks["job-1"] = runs("Hel")
-    with in_front(unknown_task_wait_seconds=1.5) as gateway, watch(gateway) as viewer:
+    with in_front() as gateway, watch(gateway) as viewer:
         viewer.text_is("Hel")
         count = len(app.asked)
         del app.tasks["job-1"]
         eventually(lambda: len(app.asked) > count + 1)
         app.tasks["job-1"] = runs("Hello")
         viewer.text_is("Hello")
+        gateway.change(unknown_task_wait_seconds=0.5)
         del app.tasks["job-1"]
         viewer.to_end()
         assert viewer.view.error == {"code": "unknown_task", "message": "The app does not know this task."}
@@ -360,12 +364,13 @@ def test_an_etag_saves_the_answer(app: Legacy, in_front: Behind) -> None:
 def test_pauses_grow_while_nothing_changes(app: Legacy, in_front: Behind) -> None:
     """Up to the longest one, and from the beginning after a change."""
     app.tasks["job-1"] = runs("Hel")
-    with in_front(upstream_longest_seconds=0.6) as gateway, watch(gateway) as viewer:
+    with in_front(upstream_longest_seconds=0.6, lease_seconds=30.0) as gateway, watch(gateway) as viewer:
         viewer.text_is("Hel")
         eventually(lambda: len(app.polls) >= 8)
     polls = app.polls
     pauses = [then.at - before.at for before, then in pairwise(polls)]
-    assert pauses[-1] > 2 * pauses[1]
+    # The first one is a tenth of that. A busy machine makes them longer, but never shorter.
+    assert pauses[-1] >= 0.5
 
 
 def test_the_poller_has_credentials_of_its_own(app: Legacy, in_front: Behind) -> None:
