@@ -42,6 +42,8 @@ PASSWORD = "correct horse"
 
 TEXT = "Grüße aus Köln,\n\nund\u2028bis\x85bald! 👋🏽 «data: x»\r\n" * 3
 """What is easily broken on its way: half characters, and all that somebody may take for the end of a line."""
+SLOW = 60
+"""Milliseconds for three characters: `TEXT` then takes three seconds, and something can be seen meanwhile."""
 
 BRIDGE = {
     "BRIDGE_AUTH": "jwt",

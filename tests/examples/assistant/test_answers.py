@@ -10,7 +10,7 @@ import pytest
 
 from bridge.client import Client
 from tests.examples.assistant.people import Person
-from tests.examples.assistant.stage import TEXT, Stage
+from tests.examples.assistant.stage import SLOW, TEXT, Stage
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("node", "aimock")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.needs("node", "aimock")
 
 def test_tokens_land_as_they_come(assistant: Stage, ann: Person) -> None:
     """The first text is there before the answer is stored, and `done` is the row of the database."""
-    with ann.stream(assistant.teach(latency=30)) as stream:
+    with ann.stream(assistant.teach(latency=SLOW)) as stream:
         assert stream.response.headers["content-type"] == "text/event-stream"
         assert stream.response.headers["cache-control"] == "no-store"
         thread = stream.until("thread")
@@ -54,7 +54,7 @@ def test_json_waits(assistant: Stage, ann: Person) -> None:
 
 def test_who_waits_for_nothing(assistant: Stage, ann: Person) -> None:
     """202 says where to look: both addresses at the gateway, with a ticket that lets one in."""
-    question = assistant.teach(latency=30)
+    question = assistant.teach(latency=SLOW)
     answer = ann.post(question, headers={"Prefer": "respond-async"})
     later = answer.json()
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")

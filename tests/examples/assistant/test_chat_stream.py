@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.examples.assistant.people import Person
-from tests.examples.assistant.stage import TEXT, Stage
+from tests.examples.assistant.stage import SLOW, TEXT, Stage
 from tests.tools import JS, require_tool
 from tests.waiting import eventually
 
@@ -28,7 +28,7 @@ def here(assistant: Stage, person: Person) -> Any:
 def test_asked_with_get(assistant: Stage, ann: Person) -> None:
     """The conversation, the tokens as they come, and at last what the stored message says of itself."""
     conversation_id = here(assistant, ann)
-    with ann.chat(conversationId=conversation_id, message=assistant.teach(latency=30)) as stream:
+    with ann.chat(conversationId=conversation_id, message=assistant.teach(latency=SLOW)) as stream:
         assert stream.response.headers["content-type"] == "text/event-stream"
         stream.until_text()
         assert len(ann.answers(conversation_id)) == 1
@@ -130,7 +130,7 @@ def test_the_web_app_is_killed(assistant: Stage, ann: Person) -> None:
     """The answer is finished and stored without the app; an EventSource comes back to the next one by itself,
     and ends with the whole text, asked once.
     """
-    question, conversation_id = assistant.teach(latency=30), here(assistant, ann)
+    question, conversation_id = assistant.teach(latency=SLOW), here(assistant, ann)
     asked = {"conversationId": conversation_id, "message": question}
     url = f"{assistant.url('web')}/chat/stream?{urlencode(asked)}"
     command = [str(require_tool("node")), "chat.js", url, ann.cookie]

@@ -12,12 +12,14 @@ import httpx
 import pytest
 from assistant import keeping
 from assistant.asking import Asked
+from assistant.conversations import Message
 from assistant.gateway import Gateway
 from assistant.keeping import LOST, Answer, Sweeper
 
 from bridge.errors import GatewayUnavailable
 from tests.examples.assistant.backstage import Backstage
 from tests.examples.assistant.behind import Behind
+from tests.waiting import eventually_async
 
 WHOLE = Answer("succeeded", "Because.", usage={"output_tokens": 2}, provider="openai", model="m")
 WORKER_LOST = Answer("failed", "Beca", {"code": "worker_lost", "message": "The worker was lost."})
@@ -116,8 +118,13 @@ async def test_the_sweeper_stores_what_has_ended(stage: Backstage, asked: Asked,
         assert stage.messages(asked.conversation_id) == [asked.user]
         task.succeed({"provider": "openai", "model": "m"}, {"output_tokens": 2})
         task.finish()
-        await behind.sweeper.sweep()
-        _, answer = stage.messages(asked.conversation_id)
+
+        async def swept() -> list[Message]:
+            await behind.sweeper.sweep()
+            return stage.messages(asked.conversation_id)[1:]
+
+        # The gateway hears of the end a moment after Redis has it.
+        (answer,) = await eventually_async(swept)
         assert (answer.content, answer.state, answer.partial) == ("Because.", "succeeded", False)
         assert (answer.provider, answer.model, answer.usage) == ("openai", "m", {"output_tokens": 2})
         assert stage.generation(running.generation.task_id).state == "running"
