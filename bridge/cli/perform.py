@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from types import TracebackType
 from typing import Final, Self
 
 from bridge import Task
@@ -37,7 +39,9 @@ class Outcome:
 
 
 class _Signals:
-    """Hears the signals that want the work to stop, remembers the first, and passes each on to `act`."""
+    """Hears the signals that want the work to stop, remembers the first, and passes each on to `act`. Those
+    that come when it has ended without raising are ignored from then on.
+    """
 
     def __init__(self, task: Task, watch: Watch) -> None:
         self.first = 0
@@ -57,9 +61,22 @@ class _Signals:
             self._loop.add_signal_handler(number, self._on_signal, number)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number in self._heard:
+            if kind is None:
+                self._ignore(number)
+            else:
+                self._loop.remove_signal_handler(number)
+
+    def _ignore(self, number: int) -> None:
+        """The work has ended, and the little that is left to do mustn't be broken off in its middle."""
+        # asyncio leaves SIGINT to Python's own handler for a moment, which raises.
+        with suppress(KeyboardInterrupt):
             self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)
 
     def _on_signal(self, number: int) -> None:
         if not (self.first or self._watch.stopping):
