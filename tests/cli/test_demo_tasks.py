@@ -36,6 +36,11 @@ def ended(demo: Demo, task_id: str) -> dict[str, Any]:
     return demo.status(task_id)
 
 
+def begun(demo: Demo, task_id: str) -> None:
+    """Wait until a task has some text."""
+    eventually(lambda: demo.status(task_id)["text"])
+
+
 def error_code(answer: object) -> str:
     """The code in an error's body."""
     assert isinstance(answer, dict)
@@ -48,7 +53,16 @@ def stop(demo: Demo, *task_ids: str) -> None:
     """Cancel tasks, and wait until the demonstration is done with them."""
     for task_id in task_ids:
         demo.post(f"/tasks/{task_id}/cancel")
-    eventually(lambda: all(demo.get(f"/demo/tasks/{one}").json()["state"] == "over" for one in task_ids))
+    over(demo, *task_ids)
+
+
+def over(demo: Demo, *task_ids: str) -> None:
+    """Wait until the demonstration is done with tasks."""
+
+    def done() -> bool:
+        return all(demo.get(f"/demo/tasks/{one}").json()["state"] == "over" for one in task_ids)
+
+    eventually(done)
 
 
 def test_it_says_what_it_can_do(demo: Demo) -> None:
@@ -72,10 +86,10 @@ def test_a_task_is_queued_as_soon_as_it_is_taken_in(demo: Demo) -> None:
 def test_a_command_streams_what_it_prints(demo: Demo) -> None:
     """A real command's output comes while it runs, with its progress; a cancel ends the command."""
     task_id = demo.start("command")
-    begun = eventually(lambda: (view := demo.status(task_id))["progress"] and view)
-    assert begun["state"] == "running"
-    assert begun["text"].startswith(f"Importing {len(MODULES)} modules")
-    assert begun["message"].endswith(f" of {len(MODULES)} modules")
+    view = eventually(lambda: (view := demo.status(task_id))["progress"] and view)
+    assert view["state"] == "running"
+    assert view["text"].startswith(f"Importing {len(MODULES)} modules")
+    assert view["message"].endswith(f" of {len(MODULES)} modules")
     demo.post(f"/tasks/{task_id}/cancel")
     assert ended(demo, task_id)["state"] == "cancelled"
 
@@ -86,7 +100,7 @@ def test_a_failing_task_keeps_its_part(demo: Demo) -> None:
     view = ended(demo, task_id)
     assert (view["state"], view["text"]) == ("failed", FAILING)
     assert view["error"] == {"code": "ConnectionError", "message": "the model's server closed the connection"}
-    eventually(lambda: demo.get(f"/demo/tasks/{task_id}").json()["state"] == "over")
+    over(demo, task_id)
     assert demo.status(task_id)["attempt"] == 1
 
 
@@ -94,7 +108,7 @@ def test_a_slow_task_reports_progress_without_text(demo: Demo) -> None:
     """It says how far it is while it has nothing to show."""
     task_id = demo.start("slow")
     view = eventually(
-        lambda: (view := demo.status(task_id))["state"] == "running" and view["message"] and view
+        lambda: (view := demo.status(task_id))["state"] == "running" and view["message"] and view,
     )
     assert view["text"] == ""
     assert 0 < view["progress"] < 1
@@ -104,13 +118,15 @@ def test_a_slow_task_reports_progress_without_text(demo: Demo) -> None:
 def test_a_dropped_connection_resumes_by_position(demo: Demo) -> None:
     """Cut off twice in the middle, a stream ends with exactly the worker's text: nothing twice, no reset."""
     task_id = demo.start("typed")
-    dropped = 0
+    dropped = told = 0
     heard: list[tuple[Position, Event]] = []
     drops: list[str] = []
     with Client(demo.url, on_drop=lambda reason, seconds: drops.append(reason)) as client:
         for position, event in client.events(task_id):
             heard.append((position, event))
-            if dropped < 2 and len(heard) > 30 * (dropped + 1):
+            told += len(event.text) if isinstance(event, Chunk) else 0
+            # By its length, because a busy machine makes fewer and larger events of the same text.
+            if dropped < 2 and told > (dropped + 1) * len(TYPED) / 8:
                 answer = demo.post(f"/demo/tasks/{task_id}/drop")
                 assert answer.status_code == 202
                 dropped += answer.json()["dropped"]
@@ -135,11 +151,13 @@ def test_a_dropped_connection_resumes_by_position(demo: Demo) -> None:
 def test_a_killed_worker_is_lost_and_retried(demo: Demo) -> None:
     """The stream ends as worker_lost, with the partial text; then attempt 2 begins with a reset."""
     task_id = demo.start("typed")
-    eventually(lambda: demo.status(task_id)["text"])
-    answer = demo.post(f"/demo/tasks/{task_id}/kill")
-    assert answer.status_code == 202
+    killed = False
     with Client(demo.url) as client:
-        *_, (_, last) = client.events(task_id)
+        # Whoever comes only after the kill may find that the second attempt has begun.
+        for _, last in client.events(task_id):
+            if not killed and isinstance(last, Chunk) and last.field == "text":
+                assert demo.post(f"/demo/tasks/{task_id}/kill").status_code == 202
+                killed = True
         assert isinstance(last, End)
         assert last.error is not None
         assert last.error["code"] == "worker_lost"
@@ -160,10 +178,10 @@ def test_a_killed_worker_is_lost_and_retried(demo: Demo) -> None:
 def test_a_lost_task_that_was_asked_to_stop_is_not_retried(demo: Demo) -> None:
     """Stopped after its worker was killed and before that was noticed: it ends as lost, and stays so."""
     task_id = demo.start("typed")
-    eventually(lambda: demo.status(task_id)["text"])
+    begun(demo, task_id)
     demo.post(f"/demo/tasks/{task_id}/kill")
     assert demo.post(f"/tasks/{task_id}/cancel").json()["cancel_requested"]
-    eventually(lambda: (job := demo.get(f"/demo/tasks/{task_id}").json())["state"] == "over" and job)
+    over(demo, task_id)
     assert demo.get(f"/demo/tasks/{task_id}").json()["attempt"] == 1
     view = demo.status(task_id)
     assert (view["attempt"], view["error"]["code"]) == (1, "worker_lost")
@@ -266,23 +284,46 @@ def test_more_than_eight_are_too_many(demo: Demo) -> None:
     eventually(lambda: descendants(demo.process.pid) <= before)
 
 
+def next_round(demo: Demo, after: int = 0) -> int:
+    """The attempt of the demonstration's own task once it runs, later than that one, and not told to stop."""
+
+    def runs() -> int:
+        view = demo.status("demo")
+        assert (view["state"], view.get("cancel_requested")) == ("running", False)
+        return int(view["attempt"] > after and view["attempt"])
+
+    return eventually(runs)
+
+
+def kill_endless(demo: Demo) -> None:
+    """Kill its worker; there may just be none."""
+    eventually(lambda: demo.post("/demo/tasks/demo/kill").status_code == 202)
+
+
 def test_the_endless_task_is_retried_too(demo: Demo) -> None:
     """The demonstration's own task comes back after its worker was killed."""
-    attempt = eventually(lambda: (view := demo.status("demo"))["state"] == "running" and view)["attempt"]
-    eventually(lambda: demo.post("/demo/tasks/demo/kill").status_code == 202)
-    assert eventually(lambda: demo.get("/demo/tasks/demo").json()["attempt"] == 2)
-    eventually(lambda: (view := demo.status("demo"))["state"] == "running" and view["attempt"] > attempt)
+    attempt = next_round(demo)
+    worker = demo.get("/demo/tasks/demo").json()["attempt"]
+    kill_endless(demo)
+    eventually(lambda: demo.get("/demo/tasks/demo").json()["attempt"] == worker + 1)
+    next_round(demo, attempt)
 
 
 def test_the_endless_task_goes_on_also_when_it_is_lost_and_stopped(demo: Demo) -> None:
     """Each of its rounds is a request of its own, so a cancel means the present one only."""
-    attempt = eventually(lambda: (view := demo.status("demo"))["state"] == "running" and view)["attempt"]
-    eventually(lambda: demo.post("/demo/tasks/demo/kill").status_code == 202)
+    attempt = next_round(demo)
+    kill_endless(demo)
     demo.post("/tasks/demo/cancel")
-    view = eventually(
-        lambda: (view := demo.status("demo"))["state"] == "running" and view["attempt"] > attempt and view
-    )
-    assert not view["cancel_requested"]
+    next_round(demo, attempt)
+
+
+def test_the_endless_task_goes_on_also_when_its_worker_dies_between_two_rounds(demo: Demo) -> None:
+    """There is no task then that could be lost."""
+    attempt = next_round(demo)
+    demo.post("/tasks/demo/cancel")
+    eventually(lambda: demo.status("demo")["state"] == "cancelled")
+    kill_endless(demo)
+    next_round(demo, attempt)
 
 
 @pytest.mark.parametrize("path", ["/demo/tasks", "/demo/tasks/demo/drop", "/demo/tasks/demo/kill"])

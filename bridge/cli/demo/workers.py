@@ -38,6 +38,8 @@ LEASE_SECONDS: Final = 3.0
 
 _LOOK_SECONDS: Final = 0.25
 _END_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 3.0
+"""So long a worker insists on a task's end. It must be less than what it gets when all is over."""
 
 
 class TooManyTasks(Exception):
@@ -151,8 +153,8 @@ class Workers:
             **os.environ,
             "BRIDGE_REDIS_URL": self.settings.redis_url,
             "BRIDGE_LEASE_SECONDS": str(self.settings.lease_seconds),
-            # When it ends, Redis may have gone before it.
-            "BRIDGE_CLOSE_TIMEOUT_SECONDS": "1",
+            # When it ends, Redis may have gone before it; and it isn't waited for any longer.
+            "BRIDGE_CLOSE_TIMEOUT_SECONDS": str(_CLOSE_SECONDS),
         }
         return subprocess.Popen(
             [sys.executable, "-m", "bridge.cli.demo.worker", job.kind, job.task_id],
@@ -178,9 +180,9 @@ class Workers:
                 if isinstance(answer, StoreError) or answer.state == "running":
                     continue
                 # One that is queued still was never begun, and can be at once.
-                wanted = answer.state == "queued" or answer.code == "worker_lost"
-                if answer.cancel_requested and job.kind != ENDLESS:
-                    wanted = False
+                lost = answer.state == "queued" or answer.code == "worker_lost"
+                # The endless one's may also have died between two rounds, when there was nothing to be lost.
+                wanted = job.kind == ENDLESS or (lost and not answer.cancel_requested)
                 return wanted and not self._closing.wait(RETRY_SECONDS)
             return False
         finally:
