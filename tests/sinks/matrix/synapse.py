@@ -245,7 +245,7 @@ class Watcher:
         """What the messages say now."""
         return [content["body"] for content in self.shown.values()]
 
-    def wait_for(self, *bodies: str, timeout: float = 20.0) -> None:
+    def wait_for(self, *bodies: str, timeout: float = 60.0) -> None:
         """Look until the messages say just this."""
 
         def there(_: Watcher) -> bool:
@@ -254,7 +254,7 @@ class Watcher:
 
         self.until(there, timeout=timeout)
 
-    def until(self, true: Callable[[Watcher], object], timeout: float = 20.0) -> None:
+    def until(self, true: Callable[[Watcher], object], timeout: float = 60.0) -> None:
         """Look until that is true of what was seen."""
         looks = itertools.count()
 

@@ -134,10 +134,12 @@ class Works:
 
 @asynccontextmanager
 async def listening(
-    redis_url: str, server: Server, works: Works, **options: Any
+    redis_url: str, server: Server, works: Works, *, lease_seconds: float = 30.0, **options: Any
 ) -> AsyncIterator[tuple[asyncio.Task[None], asyncio.Event]]:
     """A bot that listens, and is killed at the end."""
-    settings = Settings(redis_url=redis_url, matrix_homeserver=URL, matrix_token="token", lease_seconds=0.5)
+    settings = Settings(
+        redis_url=redis_url, matrix_homeserver=URL, matrix_token="token", lease_seconds=lease_seconds
+    )
     ready, leave = asyncio.Event(), asyncio.Event()
     async with MatrixSink(settings, http=server.http) as sink:
         bot = Bot(sink, works.views, rooms=(ROOM,), **options)
@@ -280,16 +282,19 @@ async def test_a_token_that_was_revoked(redis_url: str, caplog: pytest.LogCaptur
     assert server.answers == ["re: a"]
 
 
-async def test_an_answer_that_somebody_took_over(redis_url: str, redis_client: redis.Redis) -> None:
+async def test_an_answer_that_somebody_took_over(
+    redis_url: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     """Who lost its lease looks again, and goes on when the other has died."""
     server, works = Server(), Works()
-    async with listening(redis_url, server, works):
+    async with listening(redis_url, server, works, lease_seconds=1.5):
         await server.say("a")
         await eventually_async(lambda: server.sent)
-        (lease,) = redis_client.keys("bridge:note:*:lease")
-        redis_client.set(lease, "somebody", px=1000)
-        await eventually_async(lambda: not redis_client.exists(lease))
+        (lease,) = await eventually_async(lambda: redis_client.keys("bridge:note:*:lease"))
+        redis_client.set(lease, "somebody", px=60_000)
         works.feeds["a"].tell(Chunk(", and more"))
+        await eventually_async(lambda: any("taken this over" in one for one in caplog.messages))
+        redis_client.delete(lease)
         await eventually_async(lambda: len(works.begun) == 2)
         works.end("a")
         await eventually_async(lambda: server.answers)

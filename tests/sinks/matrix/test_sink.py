@@ -52,12 +52,12 @@ class Room:
             showing = asyncio.create_task(sink.show(feed.view.task_id, place, feed.views()))
             try:
                 yield showing
-                await asyncio.wait_for(showing, 30)
+                await asyncio.wait_for(showing, 60)
             finally:
                 showing.cancel()
                 await asyncio.wait((showing,))
 
-    async def sees(self, *bodies: str, timeout: float = 20.0) -> None:
+    async def sees(self, *bodies: str, timeout: float = 60.0) -> None:
         """Wait until the messages say just this."""
         await asyncio.to_thread(self.watcher.wait_for, *bodies, timeout=timeout)
 
@@ -79,7 +79,7 @@ def room_of(homeserver: Synapse, redis_url: str, bot: User, ann: User) -> Room:
     """A new room with both in it."""
     room = ann.new_room(bot)
     settings = Settings(
-        redis_url=redis_url, matrix_homeserver=homeserver.url, matrix_token=bot.token, lease_seconds=2.0
+        redis_url=redis_url, matrix_homeserver=homeserver.url, matrix_token=bot.token, lease_seconds=30.0
     )
     return Room(bot, ann, room, Watcher(ann, room), settings)
 
