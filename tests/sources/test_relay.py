@@ -260,28 +260,34 @@ async def test_nobody_watching_stops_only_who_asked_for_that(
     assert (end.error["code"], read_view(redis_client, "t").text) == ("unwatched", "paid for")
 
 
-async def test_who_polls_a_gateway_watches(settings: Settings, redis_client: redis.Redis) -> None:
-    """A client that asks for the status now and then keeps the work going; then it ends, as all can see."""
+@pytest.mark.parametrize("again", [True, False])
+async def test_who_polls_a_gateway_watches(
+    settings: Settings, redis_client: redis.Redis, again: bool
+) -> None:
+    """A client that asks for the status now and then keeps the work going; when it has not asked for as long
+    as a gateway lingers, the work ends, as all can see.
+    """
     source = Source(Chunk("paid for"), endless=True)
-    with running(settings.redis_url, linger_seconds=0.3) as gateway:
-
-        async def state() -> str:
-            answer = await asyncio.to_thread(gateway.get, "/tasks/t/status")
-            return str(answer.json().get("state"))
-
+    with running(settings.redis_url, linger_seconds=60.0 if again else 1.0) as gateway:
         async with bridge.task("t") as task:
-            await eventually_async(lambda: read_view(redis_client, "t").state == "running")
-            assert await state() == "running"
-            await eventually_async(lambda: task.watchers == 1)
-            relaying = asyncio.ensure_future(relay(task, source.events(), stop_when_unwatched=0.5))
-            loop = asyncio.get_running_loop()
-            later = loop.time() + 1.0
-            while loop.time() < later:
-                assert await state() == "running"
-            assert not relaying.done()
+
+            async def heard() -> bool:
+                answer = await asyncio.to_thread(gateway.get, "/tasks/t/status")
+                assert answer.json().get("state") == "running"
+                return task.watchers == 1
+
+            await eventually_async(heard)
+            relaying = asyncio.ensure_future(relay(task, source.events(), stop_when_unwatched=0.0))
+            if again:
+                await source.begun.wait()
+                await go_on_for(3 * ASK_SECONDS)
+                assert await heard()
+                assert not relaying.done()
+                gateway.begin_to_stop()
             assert (await relaying).state == "failed"
-        view = gateway.get("/tasks/t/status").json()
-    assert (view["state"], view["error"]["code"], view["text"]) == ("failed", "unwatched", "paid for")
+    view = read_view(redis_client, "t")
+    assert view.error is not None
+    assert (view.state, view.error["code"], view.text) == ("failed", "unwatched", "paid for")
 
 
 class Fake:
@@ -318,15 +324,21 @@ async def test_what_nobody_knows_stops_nothing(watchers: int | None, seconds: fl
     assert not task.ended
 
 
-async def test_who_comes_back_is_waited_for_anew() -> None:
+async def test_who_comes_back_is_waited_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time begins when the last one leaves, however often they come and go."""
     task = Fake(0)
-    with Watch(task, unwatched_seconds=4 * ASK_SECONDS) as watch:
+    now = 1000.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    with Watch(task, unwatched_seconds=4.0) as watch:
         for task.watchers in (0, 1) * 4:
-            await go_on_for(ASK_SECONDS)
+            assert watch.ask()
+            now += 3.0
             assert watch.ask()
         task.watchers = 0
-        await eventually_async(lambda: watch.unwatched)
+        assert watch.ask()
+        now += 4.0
+        assert not watch.ask()
+    assert watch.unwatched
 
 
 async def test_patience_of_zero_stops_at_once() -> None:

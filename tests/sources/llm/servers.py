@@ -22,6 +22,7 @@ HOST = "127.0.0.1"
 CHUNK_CHARACTERS = 3
 
 TEXT = "Grüße aus Köln, und bis bald! 👋🏽"
+STEADY = TEXT * 200
 REASONING = "They want a greeting. 🤔"
 CALL = {"name": "find", "arguments": {"q": "café", "n": [1, 2]}}
 
@@ -35,7 +36,7 @@ class Process:
         self._process = subprocess.Popen(
             command, env=environ(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        eventually(lambda: self._answers(alive), timeout=30)
+        eventually(lambda: self._answers(alive), timeout=60)
 
     def _answers(self, path: str) -> bool:
         assert self._process.poll() is None, "the server didn't start"
@@ -105,10 +106,11 @@ FIXTURES = [
         "promptTokenCount": 8, "candidatesTokenCount": 5}}),
     # Without a pause the connection would be reset before what was sent on it is read.
     fixture("truncate", {"content": TEXT}, latency=10, truncateAfterChunks=8),
-    fixture("disconnect", {"content": TEXT * 20}, latency=10, disconnectAfterMs=150),
+    fixture("disconnect", {"content": TEXT * 20}, latency=10, disconnectAfterMs=500),
     fixture("slow start", {"content": TEXT}, streamingProfile={"ttft": 60_000, "tps": 1000}),
     fixture("slow middle", {"content": TEXT}, streamingProfile={"ttft": 1, "tps": 0.1}),
-    fixture("steady", {"content": TEXT * 20}, latency=10),
+    # A test that is to leave it in its middle has some twenty seconds for that.
+    fixture("steady", {"content": STEADY}, latency=10),
     fixture("limit", {"error": {"message": "slow down", "type": "rate_limit_error"}, "status": 429,
                       "retryAfter": 7}),
     fixture("key", {"error": {"message": "bad key", "type": "authentication_error"}, "status": 401}),

@@ -24,6 +24,7 @@ from tests.sources.llm.servers import (
     CALL,
     FIXTURES,
     REASONING,
+    STEADY,
     TEXT,
     Process,
     aimock,
@@ -165,7 +166,7 @@ async def test_a_provider_that_is_killed_in_the_middle(tmp_path: Path, name: str
         assert isinstance(event, End)
         assert code_of(event) == "interrupted"
         assert text
-        assert (TEXT * 20).startswith(text)
+        assert STEADY.startswith(text)
         assert code_of((await ask(model, "greet"))[1]) == "unavailable"
 
 
@@ -275,7 +276,7 @@ async def test_a_cancelled_task_stops_its_model(
     await eventually_async(lambda: mock.connections() == 0)
     assert outcome.state == "cancelled"
     assert end_of(redis_client, "t").state == "cancelled"
-    assert read_view(redis_client, "t").text == outcome.text != TEXT * 20
+    assert read_view(redis_client, "t").text == outcome.text != STEADY
 
 
 # A second opinion
