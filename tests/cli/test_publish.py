@@ -18,6 +18,7 @@ from bridge.cli import main
 from bridge.events import Chunk
 from bridge.settings import Settings
 from tests.processes import environ, program
+from tests.servers import free_port
 from tests.waiting import eventually
 from tests.worker.logs import call, events, read_view
 
@@ -109,10 +110,10 @@ def test_a_cancel_through_the_bridge(redis_url: str, redis_client: redis.Redis) 
     assert read_view(redis_client, "job").state == "cancelled"
 
 
-def test_without_redis(unused_tcp_port: int) -> None:
+def test_without_redis() -> None:
     """Redis away: everything is read all the same, so that whoever writes is not blocked, with a warning."""
     env = {
-        "BRIDGE_REDIS_URL": f"redis://127.0.0.1:{unused_tcp_port}/0",
+        "BRIDGE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
         "BRIDGE_CLOSE_TIMEOUT_SECONDS": "0",
     }
     with program("publish", "job", env=env, stdin=subprocess.PIPE) as process:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from bridge.cli import main
 from tests.processes import program
+from tests.servers import free_port
 from tests.waiting import eventually
 
 
@@ -56,9 +57,9 @@ def test_serve_until_a_signal(redis_url: str, number: signal.Signals) -> None:
     assert b"Traceback" not in stderr
 
 
-def test_serve_without_redis(unused_tcp_port: int) -> None:
+def test_serve_without_redis() -> None:
     """`serve` starts and answers without a Redis; flags and the base path count."""
-    arguments = ["--port", "0", "--redis-url", f"redis://127.0.0.1:{unused_tcp_port}/0", "--base-path", "/b/"]
+    arguments = ["--port", "0", "--redis-url", f"redis://127.0.0.1:{free_port()}/0", "--base-path", "/b/"]
     with program("serve", *arguments) as process:
         url = first_line(process).split()[3]
         assert url.endswith("/b")

@@ -20,6 +20,7 @@ from bridge import sse
 from bridge.cli import main
 from bridge.events import Chunk, Data, End, Progress, Reset, State
 from tests.client.scripted import Answer, Gateway, gateway, plain, wire
+from tests.servers import free_port
 
 SOON = sse.retry(0)
 VIEW = {
@@ -160,9 +161,9 @@ def test_tail_of_a_task_that_never_came() -> None:
 
 
 @pytest.mark.parametrize("command", ["tail", "status", "cancel"])
-def test_no_gateway(command: str, unused_tcp_port: int) -> None:
+def test_no_gateway(command: str) -> None:
     """Without a gateway: one line that says what to do, exit code 4, no traceback."""
-    url = f"http://127.0.0.1:{unused_tcp_port}"
+    url = f"http://127.0.0.1:{free_port()}"
     result = call(url, command, "job")
     assert result.exit_code == 4
     assert result.stdout == ""
