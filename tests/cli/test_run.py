@@ -337,7 +337,7 @@ def test_standard_streams_may_be_closed(tasks: Tasks, tmp_path: Path, closed: st
 
 
 def test_ctrl_c_does_not_wait_for_redis() -> None:
-    """A Ctrl-C while only the end is waiting for an absent Redis ends the waiting; more of them are nothing."""
+    """A Ctrl-C while only the end waits for an absent Redis ends the waiting; those after it do nothing."""
     env = {
         "BRIDGE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
         "BRIDGE_CLOSE_TIMEOUT_SECONDS": "1000",
