@@ -25,6 +25,10 @@ ARGS ?=
 WORKERS ?= $(if $(ARGS),0,3)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Registries of packages are slow or away now and then. What the caller has chosen goes before.
+export PIP_RETRIES ?= 10
+export PIP_DEFAULT_TIMEOUT ?= 60
+export npm_config_fetch_retries ?= 5
 # What a virtual environment or a search path of the caller's would leak into ours.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
 
