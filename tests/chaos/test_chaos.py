@@ -15,7 +15,6 @@ SHORT = [one for one in all_scenarios() if one.short]
 
 
 @pytest.mark.parametrize("scenario", SHORT, ids=lambda one: one.name)
-@pytest.mark.timeout(300)  # failovers are waited for by themselves, and longer
 async def test_nothing_is_lost(scenario: Scenario, tmp_path: Path) -> None:
     """Whatever is broken meanwhile, all readers end with what the worker wrote, and nothing is left over."""
     for name in scenario.needs:
