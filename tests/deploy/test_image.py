@@ -81,7 +81,7 @@ def test_docker_is_sent_what_is_copied() -> None:
     assert all((ROOT / source).exists() for sources in copied for source in sources)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_its_environment_is_the_locks_and_serves(tmp_path: Path) -> None:
     """The first stage, carried out: each package has the lock's version, none is there for tests alone, and
     the image's command serves, is healthy by the composition's own check, and ends well at SIGTERM.
