@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from bridge.gateway.auth.visitor import Visitor
 from bridge.settings import Settings
 from tests.elsewhere import Elsewhere, Said, elsewhere
 from tests.gateway.auth.asking import question
+from tests.waiting import eventually_async
 
 ASKED = replace(question(cookie="session=s3cret"), authorization=b"Basic YW5uOnB3")
 
@@ -182,7 +183,13 @@ async def test_an_app_that_does_not_finish_lets_nobody_in(begins: bool) -> None:
             await judge.judge(ASKED)
         go_on.set()
         one.answer = lambda _: Said()
-        assert await judge.judge(ASKED) is not None
+
+        async def lets_in() -> bool:
+            with suppress(AuthUnavailable):  # on a busy machine that time may be over once more
+                return await judge.judge(ASKED) is not None
+            return False
+
+        await eventually_async(lets_in)
 
 
 async def test_an_app_that_is_away_lets_nobody_in() -> None:

@@ -36,8 +36,8 @@ def view(gateway: Running, task_id: str = "job-1") -> dict[str, Any]:
 
 
 def text(gateway: Running) -> str:
-    """Its main text."""
-    return str(view(gateway)["text"])
+    """Its main text; none of a task that isn't known yet."""
+    return str(view(gateway).get("text", ""))
 
 
 # What is sent
