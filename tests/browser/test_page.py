@@ -126,7 +126,7 @@ def test_a_task_that_is_typed(windows: Windows, demo: Demo) -> None:
     page = windows.open(demo.url)
     task_id = start(page, "typed")
     windows.expect(UNKNOWN)
-    eventually(lambda: len(left(page).text) > 300, timeout=30)
+    eventually(lambda: len(left(page).text) > 100, timeout=30)
     eventually(lambda: right(page).text)
     eventually(lambda: len(left(page).text) > len(right(page).text))
     windows.shot(page, "growing")
