@@ -52,7 +52,9 @@ def test_a_supervisor_says_how_its_worker_ended(
     settings: Settings, redis_client: redis.Redis, message: str
 ) -> None:
     """Whatever the message is, it comes out as it went in, within its limits."""
-    task = bridge.Task("t", bind=False, place="here/7/").start()
+    # A worker that lives, as this one does, takes such an end back when it hears of it.
+    deaf = settings.with_(cancel_check_seconds=600, lease_seconds=1800)
+    task = bridge.Task("t", deaf, bind=False, place="here/7/").start()
     assert task.wait_begun(8)
     error = failure("worker_lost", message)
     send(concluded("t", "elsewhere/7/", Ending("cancelled")))

@@ -27,6 +27,10 @@ from tests.worker.logs import end_of, events, read_view
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
+HUNG_SECONDS = 30
+"""A child that takes longer is ended: it hangs."""
+
+
 def in_child(work: Callable[[], Any]) -> Any:
     """Run `work` in a forked child, which ends without any clean-up, and return its JSON result."""
     reader, writer = os.pipe()
@@ -53,7 +57,7 @@ def run_python(code: str, url: str, **environment: str) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         check=False,
-        timeout=40,
+        timeout=3 * HUNG_SECONDS,
     )
 
 
@@ -157,7 +161,7 @@ def test_a_fork_while_a_thread_makes_a_task(settings: Settings, monkeypatch: pyt
     inside.wait()
 
     def work() -> bool:
-        signal.alarm(10)  # ends a child that hangs
+        signal.alarm(HUNG_SECONDS)
         return bridge.task("child").report_progress("x")
 
     try:
@@ -171,7 +175,7 @@ def test_a_fork_in_the_midst_of_the_first_import(redis_url: str) -> None:
     """A thread that begins the process's first task imports redis-py: a fork waits for that, and a child for
     nothing; so does a child that forks again.
     """
-    code = """
+    code = f"""
 import os, signal, sys, threading
 import bridge
 
@@ -192,8 +196,8 @@ inside.wait()
 def child(generations):
     pid = os.fork()
     if pid == 0:
-        signal.alarm(10)  # ends a child that hangs
-        bridge.task(f"child-{generations}").start().finish()
+        signal.alarm({HUNG_SECONDS})
+        bridge.task(f"child-{{generations}}").start().finish()
         if generations > 1:
             forker = threading.Thread(target=child, args=(generations - 1,))
             forker.start()
@@ -305,7 +309,7 @@ bridge.report_progress("x")
     assert "ends before all reports are sent" in done.stderr
 
 
-def test_the_exit_does_not_wait_again(unused_tcp_port: int) -> None:
+def test_the_exit_does_not_wait_again() -> None:
     """What a block has waited for in vain isn't waited for a second time, but the exit says it's not sent."""
     code = """
 import logging, bridge
@@ -316,8 +320,8 @@ process._pump_for(patient)  # so the exit may take long
 with bridge.task("t", settings=patient.with_(close_timeout_seconds=0)):
     bridge.report_progress("x")
 """
-    url = f"redis://127.0.0.1:{unused_tcp_port}/0"
-    done = run_python(code, url, BRIDGE_CLOSE_TIMEOUT_SECONDS="1000")
+    server = RedisProcess()
+    done = run_python(code, server.url, BRIDGE_CLOSE_TIMEOUT_SECONDS="1000")
     assert done.returncode == 0
     assert "ends before all reports are sent" in done.stderr
 

@@ -20,7 +20,7 @@ from bridge import report_progress
 from bridge.errors import SettingsError, StoreUnavailable
 from bridge.events import Chunk, Reset
 from bridge.settings import Settings
-from bridge.store import packing
+from bridge.store import packing, writer
 from bridge.worker import process
 from bridge.worker import pump as module
 from bridge.worker.attempt import Attempt
@@ -28,7 +28,7 @@ from bridge.worker.buffer import Buffer
 from bridge.worker.notice import Notice
 from bridge.worker.pump import Pump
 from tests.servers import RedisProcess
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_async
 from tests.worker.conftest import brisk
 from tests.worker.logs import (
     as_json,
@@ -47,7 +47,12 @@ def acknowledged(client: redis.Redis, task_id: str, text: str) -> None:
     eventually(lambda: read_view(client, task_id).text == text)
     task = bridge.current_task()
     if task is not None and task.id == task_id:
-        eventually(lambda: task._attempt is not None and task._attempt.quiet())
+        answered(task)
+
+
+def answered(task: bridge.Task) -> None:
+    """Wait until Redis has answered to all that the task has reported."""
+    eventually(lambda: task._attempt is not None and task._attempt.quiet())
 
 
 def resets(client: redis.Redis, task_id: str) -> list[str]:
@@ -248,13 +253,14 @@ def test_redis_may_come_later(caplog: pytest.LogCaptureFixture) -> None:
         assert report_progress("written ")
         assert report_progress("without Redis")
         task.succeed(1)
-    assert caplog.text.count("reports are kept") == 1
     assert "isn't confirmed yet" in caplog.text
+    eventually(lambda: "reports are kept" in caplog.text)
     with server, server.client() as client:
         end = eventually(lambda: end_of(client, "t"))
         assert (end.state, end.result) == ("succeeded", 1)
         assert read_view(client, "t").text == "written without Redis"
         process.reset()
+    assert caplog.text.count("reports are kept") == 1
 
 
 async def test_waiting_for_the_end_does_not_block_the_loop() -> None:
@@ -273,7 +279,7 @@ async def test_waiting_for_the_end_does_not_block_the_loop() -> None:
     assert not left.is_set()
     with server, server.client() as client:
         await running
-        end_of(client, "t")
+        await eventually_async(lambda: end_of(client, "t"))
         process.reset()
 
 
@@ -303,6 +309,7 @@ def test_a_crash_costs_nothing(server: RedisProcess) -> None:
             report_progress(0.3, message="half")
             report_progress(name="x", value=[1])
             eventually(lambda: read_view(client, "t").data)
+            answered(task)  # of what it doesn't know to be there, nothing can be lost
         server.kill()
         assert report_progress("during ")
         server.start()
@@ -538,10 +545,10 @@ def test_earlier_attempts_take_no_room(settings: Settings, redis_client: redis.R
     """However much text retries have voided, the next one may write as much as the first."""
     small = settings.with_(max_task_bytes=1024)
     runs = [bridge.task("t", settings=small, bind=False) for _ in range(6)]
-    for run in runs:
+    for number, run in enumerate(runs):
         run.start()
-        run.report_progress("y" * 1000)
-        acknowledged(redis_client, "t", "y" * 1000)
+        run.report_progress(f"{number}" * 1000)
+        acknowledged(redis_client, "t", f"{number}" * 1000)
     assert runs[-1].finish()
     end = end_of(redis_client, "t")
     assert (end.state, end.truncated, end.length) == ("succeeded", False, {"text": 1000})
@@ -571,8 +578,12 @@ def linked(replica: redis.Redis) -> bool:
     return bool(info["master_link_status"] == "up")
 
 
-def test_what_nobody_else_holds_waits_for_a_replica(server: RedisProcess) -> None:
+def test_what_nobody_else_holds_waits_for_a_replica(
+    server: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where there are replicas, an announcement and an end are forgotten only when one has them."""
+    # Less than the connection's patience, and more than a busy machine needs.
+    monkeypatch.setattr(writer, "REPLICA_MILLISECONDS", 4000)
     with server.client() as client:
         client.config_set("repl-diskless-sync-delay", 0)
     with RedisProcess(options=["--replicaof", "127.0.0.1", str(server.port)]) as replica:
@@ -685,12 +696,13 @@ def test_a_job_with_an_error_is_forgotten(
     monkeypatch.setattr(module, "MAX_CREATIONS", 1)
     real = Notice.next_calls
     monkeypatch.setattr(Notice, "next_calls", lambda self, *_: 1 // 0)
+    pump = process._pump_for(settings)
     for number in range(3):
         assert not bridge.create_task(f"broken{number}")
+        eventually(lambda: not pump._creations)  # who waits for it is told before its place is free
     monkeypatch.setattr(Notice, "next_calls", real)
     assert bridge.create_task("fine")
-    (pump,) = process._state.pumps.values()
-    assert (pump._jobs, pump._creations) == ({}, set())
+    eventually(lambda: (pump._jobs, pump._creations) == ({}, set()))
 
 
 def test_the_thread_survives_what_nobody_expected(
