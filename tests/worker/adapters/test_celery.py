@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ from tests.processes import environ
 from tests.servers import RedisProcess, free_port, keys_without_ttl
 from tests.waiting import eventually
 from tests.worker.adapters.celery_app import WORDS, make_app
-from tests.worker.adapters.workers import ROOT, WorkerProcess, worker
+from tests.worker.adapters.workers import HUNG_SECONDS, ROOT, WorkerProcess, worker
 from tests.worker.conftest import brisk
 from tests.worker.logs import call, end_of, events, read_view
 
@@ -71,7 +72,7 @@ class Shop:
             assert self.view(result).ended, self.history(result)
             return True
 
-        eventually(ended)
+        eventually(ended, timeout=HUNG_SECONDS)
         return end_of(self.log, result.id)
 
     def cancel(self, result: AsyncResult) -> None:
@@ -115,7 +116,6 @@ def environment(shop: Shop, **more: str) -> dict[str, str]:
     return {
         "SHOP_REDIS": shop.url,
         "BRIDGE_REDIS_URL": shop.server.url,
-        "BRIDGE_LEASE_SECONDS": "3",
         "BRIDGE_CANCEL_CHECK_SECONDS": "0.05",
         **more,
     }
@@ -173,7 +173,7 @@ def send(request: pytest.FixtureRequest, shop: Shop) -> Callable[..., AsyncResul
 def test_a_task_is_streamed_under_its_own_id(shop: Shop, send: Callable[..., AsyncResult]) -> None:
     """Its text, and its return value as the end's result: with Celery's id, and nothing else to do."""
     result = send("speak", WORDS)
-    assert result.get(timeout=10) == TEXT
+    assert result.get(timeout=HUNG_SECONDS) == TEXT
     end = shop.end(result)
     assert (end.state, end.result, shop.view(result).text) == ("succeeded", TEXT, TEXT)
     assert shop.history(result) == ["running", "succeeded"]
@@ -221,7 +221,7 @@ def test_a_task_waits_for_its_retry_longer_than_a_lease(shop: Shop, send: Callab
 def test_a_replaced_task_goes_on_under_its_id(shop: Shop, send: Callable[..., AsyncResult]) -> None:
     """`Task.replace` ends the run, not the task: an end would have begun another log."""
     result = send("replaced")
-    assert result.get(timeout=10) == TEXT
+    assert result.get(timeout=HUNG_SECONDS) == TEXT
     assert shop.end(result).result == TEXT
     assert shop.history(result)[0] == "running"
     assert (shop.view(result).text, shop.view(result).attempt) == (TEXT, 2)
@@ -251,7 +251,7 @@ def test_a_result_is_the_ends_where_it_is_json(
 ) -> None:
     """What JSON can't say is left out of the end; Celery has it all the same."""
     result = send("returns", kind)
-    assert result.get(timeout=10) is not None
+    assert result.get(timeout=HUNG_SECONDS) is not None
     end = shop.end(result)
     assert (end.state, end.result, end.truncated) == ("succeeded", kept, False)
 
@@ -259,7 +259,7 @@ def test_a_result_is_the_ends_where_it_is_json(
 def test_the_work_may_say_more_than_it_returns(shop: Shop, send: Callable[..., AsyncResult]) -> None:
     """`bridge.current_task()` is the task; what it says of the end goes before the return value."""
     result = send("says")
-    assert result.get(timeout=10) == "for Celery"
+    assert result.get(timeout=HUNG_SECONDS) == "for Celery"
     end = shop.end(result)
     assert (end.result, end.usage) == ({"id": result.id, "same": True}, {"output_tokens": 3})
 
@@ -273,7 +273,7 @@ def test_many_at_once_get_their_own_text(shop: Shop, send: Callable[..., AsyncRe
 
 def test_a_task_of_a_task_is_one_of_its_own(shop: Shop, send: Callable[..., AsyncResult]) -> None:
     """What a worker schedules is announced, too."""
-    (child,) = send("parent").get(timeout=10)
+    (child,) = send("parent").get(timeout=HUNG_SECONDS)
     result = AsyncResult(child, app=shop.app)
     shop_end = shop.end(result)
     assert shop_end.result == TEXT
@@ -314,8 +314,11 @@ def test_a_task_revoked_while_it_waits_is_cancelled(shop: Shop, prefork: WorkerP
     for result in busy:
         shop.wait_for_text(result, WORDS[0])
     revoked, expired = shop.send("speak", WORDS), shop.send("speak", WORDS, expires=0.05)
-    eventually(lambda: shop.waits(revoked) and shop.waits(expired))
-    shop.app.control.revoke(revoked.id, reply=True)
+    too_late = time.monotonic() + 0.05
+    # A slow worker gets the one only when it has expired, and says so at once.
+    eventually(lambda: shop.waits(revoked) and events(shop.log, expired.id) and time.monotonic() > too_late)
+    shop.app.control.revoke(revoked.id)
+    prefork.wait_for(f"flagged as revoked: {revoked.id}")
     for result in busy:
         shop.let_go(result)
     assert shop.end(revoked, "REVOKED").state == "cancelled"
@@ -332,7 +335,7 @@ def test_a_chord_is_its_tasks(shop: Shop, prefork: WorkerProcess) -> None:
     """Each part of a chord, and its body, is a task with its own id; and it comes out as before."""
     header = group(shop.app.signature("add", args=(n, n)) for n in range(3))
     result = chord(header, app=shop.app)(shop.app.signature("total"))
-    assert result.get(timeout=10) == 6
+    assert result.get(timeout=HUNG_SECONDS) == 6
     assert shop.end(result).result == 6
     for part in result.parent:
         assert shop.end(part).state == "succeeded"
@@ -592,7 +595,7 @@ def test_publishing_needs_no_bridge(shop: Shop, prefork: WorkerProcess) -> None:
     """With the bridge's Redis away a task is scheduled at once, and runs; nothing waits or is raised."""
     bridge.configure(redis_url=f"redis://127.0.0.1:{free_port()}/0", create_timeout_seconds=1000)
     result = shop.send("speak", WORDS)
-    assert result.get(timeout=10) == TEXT
+    assert result.get(timeout=HUNG_SECONDS) == TEXT
     assert shop.end(result).result == TEXT
 
 

@@ -25,7 +25,7 @@ from tests.servers import RedisProcess, free_port, keys_without_ttl
 from tests.waiting import eventually
 from tests.worker.adapters import rq_jobs
 from tests.worker.adapters.rq_jobs import WORDS
-from tests.worker.adapters.workers import WorkerProcess, worker
+from tests.worker.adapters.workers import HUNG_SECONDS, WorkerProcess, worker
 from tests.worker.conftest import brisk
 from tests.worker.logs import call, end_of, events, read_view
 
@@ -63,7 +63,7 @@ class Shop:
             assert self.view(job).ended, self.history(job)
             return True
 
-        eventually(ended)
+        eventually(ended, timeout=HUNG_SECONDS)
         return end_of(self.log, job.id)
 
     def cancel(self, job: rq.job.Job) -> None:
@@ -82,13 +82,13 @@ def arguments(shop: Shop, queue: str = "default", kind: str = WORKER) -> list[st
     return ["rq.cli", "worker", "-u", f"{shop.url}/1", "-w", kind, queue]
 
 
-def environment(shop: Shop) -> dict[str, str]:
+def environment(shop: Shop, **more: str) -> dict[str, str]:
     """What a worker finds in its environment."""
     return {
         "SHOP_REDIS": shop.url,
         "BRIDGE_REDIS_URL": shop.server.url,
-        "BRIDGE_LEASE_SECONDS": "1",
         "BRIDGE_CANCEL_CHECK_SECONDS": "0.05",
+        **more,
     }
 
 
@@ -168,7 +168,7 @@ def test_a_result_that_is_no_json_is_left_out(shop: Shop, horses: WorkerProcess)
 
 def test_a_timeout_is_an_exception_of_the_work(shop: Shop, horses: WorkerProcess) -> None:
     """RQ raises it inside; unless it is handled it is the failure."""
-    job = shop.queue.enqueue(rq_jobs.long, 1, job_timeout=1)
+    job = shop.queue.enqueue(rq_jobs.long, 1, job_timeout=2)  # not before the work has begun
     end = shop.end(job, JobStatus.FAILED)
     assert end.error is not None
     assert end.error["code"] == "JobTimeoutException"
@@ -281,13 +281,14 @@ def test_a_killed_worker_is_lost_with_its_lease(shop: Shop, tmp_path: Path) -> N
     """Where nobody is left to say anything, the lease does; whoever takes the job up again begins anew."""
     queue = Queue("doomed", connection=shop.connection)
     simple = arguments(shop, "doomed", "bridge.worker.adapters.rq.SimpleWorker")
-    with worker(simple, tmp_path / "first.log", "Listening on", **environment(shop)) as first:
+    env = environment(shop, BRIDGE_LEASE_SECONDS="1")
+    with worker(simple, tmp_path / "first.log", "Listening on", **env) as first:
         job = queue.enqueue(rq_jobs.long, 1)
         shop.wait_for_text(job, WORDS[0])
         with running(shop.server.url, lease_seconds=1) as gateway:
             first.kill()
             eventually(lambda: b"worker_lost" in gateway.get(f"/tasks/{job.id}/status").content)
-    with worker(simple, tmp_path / "second.log", "Listening on", **environment(shop)):
+    with worker(simple, tmp_path / "second.log", "Listening on", **env):
         shop.let_go(job)
         queue.enqueue_job(job)
         assert shop.end(job, JobStatus.FINISHED).result == WORDS[0]

@@ -16,6 +16,8 @@ from tests.waiting import eventually
 ROOT = Path(__file__).parents[3]
 START_SECONDS = 40.0
 """A worker imports much; on a busy machine that takes its time."""
+HUNG_SECONDS = 30.0
+"""A task that isn't done by then never will be. Celery looks for dead children only every five seconds."""
 
 
 class WorkerProcess:
