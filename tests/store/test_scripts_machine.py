@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from bridge.events import Chunk, End
 from bridge.store.scripts import Answer
-from tests.store.bench import Bench
+from tests.store.bench import FRESH_MS, Bench
 
 LIVE = ("queued", "running")
 OLD_MS = 10**13
@@ -319,7 +319,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(late=st.booleans())
     def expire(self, late: bool) -> None:
-        self.agree(self.bench.expire(2500 if late else 0), self.model.expire(late))
+        self.agree(self.bench.expire(2500 if late else FRESH_MS), self.model.expire(late))
 
     @precondition(lambda self: self.model.known and self.model.state == "running")
     @rule()
