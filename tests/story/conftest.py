@@ -17,14 +17,16 @@ from bridge.worker import process
 from tests.gateway.running import running
 from tests.processes import environ
 
-LEASE_SECONDS = 1.0
+LEASE_SECONDS = 3.0
 """So soon a worker that gives no sign is lost. By default that takes half a minute."""
 
 
 @pytest.fixture(autouse=True)
 def worker(redis_url: str) -> Iterator[None]:
     """This process is a worker: `bridge.task` and `report_progress` write to the test's Redis."""
-    bridge.configure(bridge.Settings(redis_url=redis_url, cancel_check_seconds=0.05))
+    bridge.configure(
+        bridge.Settings(redis_url=redis_url, cancel_check_seconds=0.05, create_timeout_seconds=8)
+    )
     yield
     process.reset()
 
