@@ -146,10 +146,22 @@ def notice_unbound() -> None:
         )
 
 
+def close() -> None:
+    """The process is about to end, and somebody else will say so: send what waits, as `flush` does, and give
+    no sign of life after that. A task that is still open would otherwise take back that its worker is lost.
+    """
+    flush()
+    _begin_anew(_state.settings)
+
+
 def reset() -> None:
     """End all pumps, whatever is left to send, and begin anew. For tests."""
+    _begin_anew(None)
+
+
+def _begin_anew(settings: Settings | None) -> None:
     global _state
-    old, _state = _state, _State()
+    old, _state = _state, _State(settings)
     for pump in old.pumps.values():
         pump.stop()
 

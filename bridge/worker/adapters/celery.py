@@ -17,7 +17,9 @@ Rules
 5. Of a child that was killed, or couldn't begin, its parent speaks: Celery's parent sends the signals for it,
    and we say it of that one child's attempt only. The token begins with who that child is (`_place`). Where
    several requests of one id are in one parent, it isn't clear which is meant: then its lease decides.
-6. A child that is to exit first sends what waits (`worker_process_shutdown`).
+6. A child that is to exit first sends what waits (`worker_process_shutdown`). Where its task is why it exits,
+   it falls silent before its parent hears of that: it lives a while longer, and must not contradict who says
+   that it is lost.
 """
 
 from __future__ import annotations
@@ -166,7 +168,8 @@ class _Adapter:
             raised = self._outcome(run, sender, retval, state)
         finally:
             if self._child and isinstance(raised, SystemExit | KeyboardInterrupt):
-                pass  # It is about to exit, perhaps because it was told to: its parent knows, and says why.
+                # It is about to exit, perhaps because it was told to: its parent knows, and says why.
+                process.close()
             else:
                 # The process goes on, or sends it before it ends: the queue needn't wait.
                 run.task.finish(raised, wait=False, logged=True)

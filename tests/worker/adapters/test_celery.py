@@ -591,6 +591,29 @@ os._exit(0)
         assert end_of(redis_client, f"child{number}").result == TEXT
 
 
+def test_a_child_whose_task_exits_is_silent_from_then_on(redis_url: str, redis_client: redis.Redis) -> None:
+    """It has sent what the task wrote, and gives no sign of life: its parent says that it is lost while it
+    still lives, and a worker that lives would take that back.
+    """
+    code = """
+import os, threading
+from celery import signals
+from tests.worker.adapters.celery_app import make_app
+app = make_app("redis://127.0.0.1:1")
+app.conf.update(task_always_eager=True, broker_url="memory://", result_backend="cache+memory://")
+signals.worker_process_init.send(sender=None)
+try:
+    app.tasks["exits"].apply(task_id="exits")
+except SystemExit:
+    os._exit("bridge-pump" in [thread.name for thread in threading.enumerate()])
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], env=environ(BRIDGE_REDIS_URL=redis_url), cwd=ROOT, check=True
+    )
+    view = read_view(redis_client, "exits")
+    assert (view.text, view.state) == ("begun", "running")
+
+
 def test_publishing_needs_no_bridge(shop: Shop, prefork: WorkerProcess) -> None:
     """With the bridge's Redis away a task is scheduled at once, and runs; nothing waits or is raised."""
     bridge.configure(redis_url=f"redis://127.0.0.1:{free_port()}/0", create_timeout_seconds=1000)
@@ -634,7 +657,7 @@ def test_the_app_may_be_the_current_one(settings: Settings, redis_client: redis.
     app.conf.update(task_always_eager=True)
     install(Proxy(lambda: app))
 
-    @app.task(name="heard")
+    @app.task(name="heard", shared=False)
     def heard() -> bool:
         return current_task() is not None
 
@@ -702,11 +725,11 @@ def test_only_some_tasks(settings: Settings, redis_client: redis.Redis) -> None:
     install(app, only=["heard"])
     install(app)
 
-    @app.task(name="heard")
+    @app.task(name="heard", shared=False)
     def heard() -> bool:
         return current_task() is not None
 
-    @app.task(name="unheard")
+    @app.task(name="unheard", shared=False)
     def unheard() -> bool:
         return current_task() is not None
 
