@@ -14,8 +14,9 @@ from tests.waiting import eventually_async
 
 
 def settings(url: str, lease_seconds: float = 30.0) -> Settings:
-    """The settings of a process that keeps notes there."""
-    return Settings(redis_url=url, lease_seconds=lease_seconds, live_ttl_seconds=100)
+    """The settings of a process that keeps notes there. With a short lease, too, Redis may take its time."""
+    patient = f"{url}?socket_timeout=10&socket_connect_timeout=10"
+    return Settings(redis_url=patient, lease_seconds=lease_seconds, live_ttl_seconds=100)
 
 
 async def test_one_holds_it_and_the_next_goes_on(redis_url: str) -> None:
