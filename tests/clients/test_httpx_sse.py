@@ -93,7 +93,7 @@ async def test_events_are_typed(redis_url: str) -> None:
             task.report_progress("Grüße,\r\n\u2028\x85「世界」 🙂")
             task.succeed(result={"done": True})
         async with (
-            httpx.AsyncClient() as client,
+            httpx.AsyncClient(timeout=DEADLINE_SECONDS) as client,
             aconnect_sse(client, "GET", f"{gateway.url}/tasks/job-1/events") as source,
         ):
             events = [event async for event in source.aiter_sse()]

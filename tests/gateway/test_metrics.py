@@ -37,7 +37,7 @@ from tests.gateway.test_audit import NEVER
 from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer
 from tests.servers import free_port
-from tests.waiting import eventually
+from tests.waiting import DEADLINE_SECONDS, eventually
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -323,7 +323,7 @@ def test_while_draining(redis_url: str, writer: Writer) -> None:
         running(redis_url, drain_seconds=1000.0) as gateway,
         watch(gateway) as first,
         watch(gateway) as second,
-        httpx.Client(base_url=gateway.url) as client,
+        httpx.Client(base_url=gateway.url, timeout=DEADLINE_SECONDS) as client,
     ):
         for viewer in (first, second):
             viewer.until(lambda v: len(v.frames) == 1)

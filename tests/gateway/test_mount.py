@@ -63,6 +63,11 @@ class Parent:
         assert not self._thread.is_alive()
 
 
+def get(url: str | httpx.URL, **options: Any) -> httpx.Response:
+    """One request."""
+    return httpx.get(url, timeout=DEADLINE_SECONDS, verify=False, **options)
+
+
 @contextmanager
 def parent(redis_url: str, **settings: Any) -> Iterator[Parent]:
     """A running app that mounts a gateway."""
@@ -77,16 +82,16 @@ def test_a_mounted_gateway_serves(redis_url: str, writer: Writer) -> None:
     """Streams, polls and errors below the mount's path; the app's own pages beside it."""
     writer.open()
     with parent(redis_url) as app:
-        eventually(lambda: httpx.get(f"{app.url}/bridge/readyz").status_code == 200)
+        eventually(lambda: get(f"{app.url}/bridge/readyz").status_code == 200)
         with Viewer(app, "/bridge/tasks/job-1/events") as viewer:
             viewer.until(lambda v: len(v.frames) == 1)
             writer.text("mounted")
             viewer.text_is("mounted")
-            assert httpx.get(f"{app.url}/bridge/tasks/job-1/status").json()["text"] == "mounted"
-            assert httpx.get(f"{app.url}/").text == "the app's own page"
+            assert get(f"{app.url}/bridge/tasks/job-1/status").json()["text"] == "mounted"
+            assert get(f"{app.url}/").text == "the app's own page"
             writer.end()
             viewer.to_end()
-        missing = httpx.get(f"{app.url}/bridge/nothing")
+        missing = get(f"{app.url}/bridge/nothing")
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
 
@@ -109,13 +114,13 @@ def test_a_client_that_takes_nothing_is_closed_under_any_server(
 def test_a_mounted_page_is_found(redis_url: str) -> None:
     """With its module below the mount's path; without the slash it's the parent that redirects."""
     with parent(redis_url, page=True) as app:
-        page = httpx.get(f"{app.url}/bridge/")
+        page = get(f"{app.url}/bridge/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         for name in ("bridge.js", "page.js", "page.css"):
-            assert httpx.get(page.url.join(name)).status_code == 200
-        led = httpx.get(f"{app.url}/bridge?task=job-1", follow_redirects=True)
+            assert get(page.url.join(name)).status_code == 200
+        led = get(f"{app.url}/bridge?task=job-1", follow_redirects=True)
         assert (led.url.path, led.url.query, led.content) == ("/bridge/", b"task=job-1", page.content)
-        assert httpx.get(f"{app.url}/").text == "the app's own page"
+        assert get(f"{app.url}/").text == "the app's own page"
 
 
 def test_cors_of_a_mounted_gateway_is_its_own(redis_url: str) -> None:
@@ -127,7 +132,7 @@ def test_cors_of_a_mounted_gateway_is_its_own(redis_url: str) -> None:
             ("/bridge/nothing", "https://app.example"),
             ("/", None),
         ):
-            answer = httpx.get(app.url + path, headers=origin)
+            answer = get(app.url + path, headers=origin)
             assert answer.headers.get("access-control-allow-origin") == allowed
 
 
@@ -191,6 +196,6 @@ def test_base_path(redis_url: str, writer: Writer) -> None:
             viewer.until(lambda v: len(v.frames) == 1)
         root = "http://{}:{}".format(*gateway.address)
         for path in ("/tasks/job-1/status", "/healthz", "/", "/live", "/live/", "/live/healthz/", "/livez"):
-            answer = httpx.get(root + path)
+            answer = get(root + path)
             assert (path, answer.status_code) == (path, 404)
             assert answer.json()["error"]["code"] == "not_found"

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from bridge.events import UNKNOWN_TASK_END
@@ -216,7 +215,7 @@ def test_no_credentials_are_in_it(
     settings = Settings(ticket_keys=TICKET_KEY)
     secret = ticket("job-1", settings=settings)
     with running(redis_url, auth="jwt", ticket_keys=TICKET_KEY) as gateway:
-        assert httpx.get(f"{gateway.url}/tasks/job-1/events?ticket={secret}").status_code == 200
+        assert gateway.get(f"/tasks/job-1/events?ticket={secret}").status_code == 200
     said(1)
     (record,) = [one for one in caplog.records if one.name == "bridge.streams"]
     plain = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -20,6 +20,7 @@ from bridge.gateway.hub import Hub
 from bridge.gateway.web import MODULE, PAGE, web_file
 from bridge.settings import Settings
 from tests.gateway.running import Running, running
+from tests.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parent.parent.parent
 SERVED = {**MODULE, **PAGE}
@@ -92,7 +93,7 @@ def test_tags_differ_with_the_content(page: Running) -> None:
 @pytest.mark.parametrize("path", SERVED)
 def test_head_says_the_length(page: Running, path: str) -> None:
     """HEAD has the headers of GET, and no body."""
-    answer = httpx.head(page.url + path)
+    answer = page.ask("HEAD", path)
     assert (answer.status_code, answer.content) == (200, b"")
     assert int(answer.headers["content-length"]) == len(content(path))
 
@@ -144,7 +145,10 @@ def test_all_that_the_page_loads_is_below_its_path(base_path: str) -> None:
             assert "//" not in url
             target = page.url.join(url)
             assert str(target).startswith(gateway.url + "/")
-            assert httpx.get(target).headers["content-type"] == TYPES["/" + url.removeprefix("./")]
+            assert (
+                httpx.get(target, timeout=DEADLINE_SECONDS).headers["content-type"]
+                == TYPES["/" + url.removeprefix("./")]
+            )
         assert {url.removeprefix("./") for url in urls} >= {"page.js", "page.css"}
         assert loaded.inline == []
 

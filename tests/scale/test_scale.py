@@ -156,7 +156,7 @@ async def test_every_follower_has_what_its_worker_wrote(
     assert [reason for follower in crowd for reason in follower.resets] == []
     assert sum(follower.connections for follower in crowd) > 1.4 * len(crowd), "too few broke off"
     assert {status for follower in crowd for status in follower.statuses} == {200}
-    async with httpx.AsyncClient(base_url=gateway) as client:
+    async with httpx.AsyncClient(base_url=gateway, timeout=SECONDS) as client:
         polled = {id_: (await client.get(f"/tasks/{id_}/status")).json() for id_ in task_ids(TASKS)}
     for follower in crowd:
         assert follower.view.as_dict() == polled[follower.view.task_id]

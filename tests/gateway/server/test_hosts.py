@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 
 from bridge.gateway.server.hosts import may_be_strange
 from tests.gateway.running import running
-from tests.gateway.test_mount import parent
+from tests.gateway.test_mount import get, parent
 
 OWN = "Box.lan.example"
 
@@ -60,5 +59,5 @@ def test_who_says_who_may_needs_no_names(redis_url: str, settings: dict[str, Any
 def test_a_mounted_gateway_leaves_it_to_its_app(redis_url: str) -> None:
     """It can't see where the app listens, nor by which names it is known."""
     with parent(redis_url) as app:
-        answer = httpx.get(f"{app.url}/bridge/healthz", headers={"Host": "app.example"}, verify=False)
+        answer = get(f"{app.url}/bridge/healthz", headers={"Host": "app.example"})
     assert answer.status_code == 200
