@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import fields
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -22,8 +22,10 @@ from bridge.worker import process
 from tests.gateway.running import running
 from tests.gateway.writer import Writer
 from tests.proxy import proxy
-from tests.waiting import eventually_async, go_on_for
+from tests.waiting import DEADLINE_SECONDS, eventually_async, go_on_for
 
+PATIENT: dict[str, Any] = {"create_timeout_seconds": DEADLINE_SECONDS}
+"""Announcing is no matter of time, but where a test says so."""
 HOSTILE = "$(id); `id`\n\0 \ud800"
 
 
@@ -73,7 +75,7 @@ async def test_the_end_of_who_died_is_not_taken_for_the_new_answer(
         proxy(redis_url) as relay,
     ):
         died.open()
-        settings = Settings(redis_url=relay.url, gateway_url=gateway.url)
+        settings = Settings(redis_url=relay.url, gateway_url=gateway.url, **PATIENT)
         lost = asyncio.Event()
 
         async def announce(task_id: str, *, settings: Settings) -> bool:
@@ -137,7 +139,7 @@ async def test_what_is_not_wanted_any_more_is_not_begun(
     monkeypatch.setattr(answering, "Task", Begun)
     try:
         with Writer(redis_url, asked.task_id) as writer, running(redis_url) as gateway:
-            settings = Settings(redis_url=redis_url, gateway_url=gateway.url)
+            settings = Settings(redis_url=redis_url, gateway_url=gateway.url, **PATIENT)
             async with Answering(maker, settings) as answers:
                 view = [view async for view in answers.views(asked)][-1]
     finally:
@@ -169,7 +171,7 @@ async def test_who_asks_again_waits_for_the_same_work(
         return Work(source())
 
     async def announce(task_id: str, *, settings: Settings) -> bool:
-        confirmed = await bridge.create_task_async(task_id, settings=Settings(redis_url=redis_url))
+        confirmed = await bridge.create_task_async(task_id, settings=Settings(redis_url=redis_url, **PATIENT))
         relay.stall()
         return confirmed
 
@@ -207,7 +209,7 @@ async def test_an_answer_that_is_taken_for_lost_is_still_awaited(redis_url: str)
 
     try:
         with running(redis_url, lease_seconds=0.5) as gateway, proxy(redis_url) as relay:
-            settings = Settings(redis_url=relay.url, gateway_url=gateway.url, lease_seconds=0.5)
+            settings = Settings(redis_url=relay.url, gateway_url=gateway.url, lease_seconds=0.5, **PATIENT)
             async with Answering(lambda _: Work(source()), settings) as answers:
 
                 async def watch() -> None:
@@ -252,7 +254,9 @@ async def test_an_answer_that_redis_does_not_have_yet_is_not_made_again(
 
     try:
         with running(redis_url) as gateway, proxy(redis_url) as relay:
-            settings = Settings(redis_url=relay.url, gateway_url=gateway.url, close_timeout_seconds=0.1)
+            settings = Settings(
+                redis_url=relay.url, gateway_url=gateway.url, close_timeout_seconds=0.1, **PATIENT
+            )
             async with Answering(maker, settings) as answers:
                 async with aclosing(answers.views(asked)) as views:
                     async for view in views:
@@ -286,7 +290,7 @@ async def test_a_question_that_kills_whoever_answers_it_is_given_up(redis_url: s
         died.renew()
         async with AsyncClient(gateway.url) as client:
             assert [view.ended async for view in client.follow(asked.task_id)][-1]
-        settings = Settings(redis_url=redis_url, gateway_url=gateway.url)
+        settings = Settings(redis_url=redis_url, gateway_url=gateway.url, **PATIENT)
         async with Answering(by_command(["echo", "me"]), settings) as answers:
             view = [view async for view in answers.views(asked)][-1]
     assert view.error is not None
