@@ -72,9 +72,11 @@ def test_a_connection_that_is_dead_without_a_word(windows: Windows, redis_url: s
             left(page).shows("one ")
             relay.silence(links=None, way=None)
             task.report_progress("two")
+            eventually(lambda: gateway.get("/tasks/job-1/status").json()["text"] == "one two")
             # The page looks after its stream when it was quiet for a while.
             page.clock.fast_forward(20_000)
-            left(page).shows("one two")
+            # If it looks by a connection that is dead as well it looks again, later.
+            eventually(lambda: left(page).text == "one two", timeout=60)
         left(page).ends("succeeded")
         assert left(page).text == "one two"
 
@@ -120,6 +122,7 @@ def test_a_proxy_that_buffers(windows: Windows, redis_url: str, passes_head: boo
         begun("job-1") as task,
     ):
         task.report_progress("one ")
+        eventually(lambda: gateway.get("/tasks/job-1/status").json()["text"])
         page = windows.context().new_page()
         page.clock.install()
         page.goto(f"{between.url}/?task=job-1")
