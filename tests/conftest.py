@@ -21,6 +21,11 @@ from tests.tools import require_tool
 # inherit that. What has a handler here begins there with the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A proxy through which this machine gets its packages doesn't know the servers that tests start here.
+_elsewhere = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+_here = ",".join(filter(None, [_elsewhere, "127.0.0.1", "127.0.0.2", "localhost"]))
+os.environ.update(no_proxy=_here, NO_PROXY=_here)
+
 # By default an example that takes 200 ms fails. On a busy machine that says nothing about what is tested.
 hypothesis.settings.register_profile("bridge", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("bridge")
