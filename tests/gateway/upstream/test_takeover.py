@@ -70,7 +70,12 @@ def test_another_gateway_goes_on_asking(
     """When the one that asked is killed, goes away or hangs: who follows elsewhere gets the whole text."""
     growing(app, 250)
     with serving(redis_url, app) as first:
-        with watch(first) as lost, in_front() as second, watch(second) as viewer:
+        # Before the other one is there, the first has begun to ask.
+        with (
+            watch(first).until(lambda v: v.view.text != "") as lost,
+            in_front() as second,
+            watch(second) as viewer,
+        ):
             lost.until(lambda v: len(v.view.text) > 500)
             holder = redis_client.hget("bridge:{job-1}:poller", "holder")
             assert holder
