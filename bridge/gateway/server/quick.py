@@ -8,7 +8,7 @@ Rules
 1. The application is the truth. The same request gets the same bytes from here as from there: status, headers
    and their order, body; it counts for the same limits and metrics, and is refused by the same door. What an
    answer says is made by the very functions that make it there; here it is only put on the wire.
-   `tests/gateway/test_quick.py` sends each request both ways.
+   `tests/gateway/server/test_quick.py` sends each request both ways.
 2. What isn't certain goes the usual way: `answer` returns None, and nothing has happened. So this knows only
    the plainest form of a poll, as clients send it again and again: a GET of a status path without anything to
    decode and without `after` or `wait`, of a task whose channel can be trusted now. `protocol.py` sees to the
