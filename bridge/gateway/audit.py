@@ -45,8 +45,10 @@ _OVERDUE_SECONDS: Final = 1.0
 """In health a probe takes about a millisecond."""
 
 
-_Comparison = tuple[Channel, Position, Head | None, int]
-"""What a round saw of a channel: what it held, then its head in Redis, and Redis time when that was so."""
+_Comparison = tuple[Channel, Position, int, Head | None, int]
+"""What a round saw of a channel: what it held, after how many reads, then its head in Redis, and Redis time
+when that was so.
+"""
 
 
 class Audit:
@@ -170,14 +172,16 @@ class Audit:
         for start in range(0, max(len(settled), 1), _HEADS_PER_ROUND_TRIP):
             some = settled[start : start + _HEADS_PER_ROUND_TRIP]
             held = [channel.position for channel in some]
+            reads = [channel.reads_done for channel in some]
             heads, now = await self._store.heads([channel.task_id for channel in some])
             self._redis_clock = (now, monotonic())
-            compared += zip(some, held, heads, [now] * len(some), strict=True)
+            compared += zip(some, held, reads, heads, [now] * len(some), strict=True)
         await self._probe(whole=whole)
-        for channel, before, head, _ in compared:
-            if not channel.dropped:
+        for channel, before, reads_before, head, _ in compared:
+            # What was read since is newer: an older head must not take back whose the task is.
+            if not channel.dropped and channel.reads_done == reads_before:
                 channel.compare(head, before)
-        for channel, _, head, now in compared:
+        for channel, _, _, head, now in compared:
             if _looks_over(head, now):
                 await self.judge_lease(channel.task_id, head, now)
 

@@ -20,7 +20,7 @@ from tests.gateway.viewer import watch
 from tests.gateway.writer import Writer
 from tests.proxy import proxy
 from tests.servers import RedisProcess
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_async
 
 REFUSALS = [
     pytest.param("min-replicas-to-write", 1, 0, id="no replicas"),
@@ -147,6 +147,30 @@ def test_trouble_in_a_part_is_over_only_after_a_whole_round(
             done = gateway.inside(lambda: asyncio.ensure_future(part(whole=whole)))  # noqa: B023
             eventually(done.done)
             assert done.result() == whole
+
+
+def test_a_round_takes_nothing_back_that_was_read_since(redis_url: str, writer: Writer) -> None:
+    """What it saw before its probe is old when that comes back: whose the task is may be known by then."""
+    writer.open()
+    with running(redis_url, **NEVER) as gateway, watch(gateway) as viewer:
+        viewer.until(lambda v: len(v.frames) == 1)
+        inside = gateway.hub._audit
+        (channel,) = gateway.hub.channels
+
+        async def probe(*, whole: bool) -> None:
+            await asyncio.to_thread(writer.create, "ann")
+            number = channel.want_read()
+            await eventually_async(lambda: channel.reads_done >= number)
+
+        async def compare() -> None:
+            await inside._compare([channel], whole=True)
+
+        assert channel.owner == ""
+        inside._probe = probe  # type: ignore[method-assign] # one that takes long
+        done = gateway.inside(lambda: asyncio.ensure_future(compare()))
+        eventually(done.done)
+        done.result()
+        assert (channel.owner, channel.head and channel.head.owner) == ("ann", "ann")
 
 
 def test_a_lost_message_is_found_by_the_next(redis_url: str, writer: Writer) -> None:
