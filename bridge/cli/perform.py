@@ -39,8 +39,8 @@ class Outcome:
 
 
 class _Signals:
-    """Hears the signals that want the work to stop, remembers the first, and passes each on to `act`. Those
-    that come when it has ended without raising are ignored from then on.
+    """Hears the signals that want the work to stop, remembers the first, and passes each on to `act`. When it
+    has ended without raising, a Ctrl-C is ignored from then on.
     """
 
     def __init__(self, task: Task, watch: Watch) -> None:
@@ -65,18 +65,20 @@ class _Signals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number in self._heard:
-            if kind is None:
-                self._ignore(number)
+            if kind is None and number == signal.SIGINT:
+                self._ignore_ctrl_c()
             else:
                 self._loop.remove_signal_handler(number)
 
-    def _ignore(self, number: int) -> None:
-        """The work has ended, and the little that is left to do mustn't be broken off in its middle."""
-        # asyncio leaves SIGINT to Python's own handler for a moment, which raises.
+    def _ignore_ctrl_c(self) -> None:
+        """The work has ended, and the little that is left to do mustn't be broken off in its middle by who
+        presses it once more. The other signals may: they must end us when nobody reads what we say last.
+        """
+        # asyncio leaves it to Python's own handler for a moment, which raises.
         with suppress(KeyboardInterrupt):
-            self._loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(number, signal.SIG_IGN)
+            self._loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _on_signal(self, number: int) -> None:
         if not (self.first or self._watch.stopping):

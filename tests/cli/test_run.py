@@ -357,6 +357,27 @@ def test_ctrl_c_does_not_wait_for_redis() -> None:
     assert b"KeyboardInterrupt" not in said
 
 
+def test_a_last_word_that_nobody_reads_can_be_broken_off(tasks: Tasks) -> None:
+    """When the work has ended, and our output's reader stands still, SIGTERM ends us."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 512)
+    os.set_blocking(write, True)
+    with tasks.run("--json", "--quiet", "--", "true", stdout=write) as process:
+        eventually(lambda: tasks.view("job").ended)
+
+        def gone() -> bool:
+            process.terminate()
+            return process.poll() is not None
+
+        eventually(gone)
+    os.close(read)
+    os.close(write)
+    assert tasks.view("job").state == "succeeded"
+
+
 def test_redis_comes_while_the_command_runs() -> None:
     """What was written before Redis was there is sent when it comes."""
     server = RedisProcess()
