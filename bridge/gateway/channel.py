@@ -48,7 +48,7 @@ _WAITING_MESSAGES: Final = 256
 
 class Channel(Reads):
     """One task. The hub calls `receive` with every message. When a read can and should begin, the channel
-    calls `want_read` (which must only note it); the hub answers with `begin_read` and then with `load` or
+    calls `want_read` (which must only note it); a reader answers with `begin_read` and then with `load` or
     `read_failed`. After `read_failed` it tries again unasked. `loaded`, not `known`: there is no such task.
 
     owner: whose the events are that are held: "" for nobody's, None when there are none. It is not simply the
@@ -86,7 +86,7 @@ class Channel(Reads):
         self._history = History()
         self._waiting: list[tuple[Position, list[Entry]]] = []
 
-    # --- what the hub calls ---------------------------------------------------------------------------
+    # --- what the hub, its readers and its audit call -------------------------------------------------
 
     @property
     def view(self) -> View:
@@ -123,7 +123,7 @@ class Channel(Reads):
             self._counts.heals[why] += 1
 
     def begin_read(self) -> Position:
-        """The hub begins a read now; from here on messages wait. Returns the position to read after."""
+        """A read begins now; from here on messages wait. Returns the position to read after."""
         self.written = START
         self._told_owner = (0, "")
         return START if self._begin() else self.position
