@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -357,15 +358,42 @@ def test_ctrl_c_does_not_wait_for_redis() -> None:
     assert b"KeyboardInterrupt" not in said
 
 
-def test_a_last_word_that_nobody_reads_can_be_broken_off(tasks: Tasks) -> None:
-    """When the work has ended, and our output's reader stands still, SIGTERM ends us."""
+@contextmanager
+def full_pipe() -> Iterator[tuple[int, int]]:
+    """A pipe whose reader stands still, and that takes nothing any more: the two ends."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     with suppress(BlockingIOError):
         while True:
-            os.write(write, b"x" * 512)
+            os.write(write, b" " * 512)
     os.set_blocking(write, True)
-    with tasks.run("--json", "--quiet", "--", "true", stdout=write) as process:
+    try:
+        yield read, write
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def ignores_ctrl_c(pid: int) -> bool:
+    """Whether a process ignores SIGINT. Needs ``/proc``."""
+    (mask,) = re.findall(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> signal.SIGINT - 1 & 1)
+
+
+def test_ctrl_c_does_not_break_off_the_last_word(tasks: Tasks) -> None:
+    """When the work has ended there is nothing more to cancel, and what is left to do is done."""
+    with full_pipe() as (read, write), tasks.run("--json", "--quiet", "--", "true", stdout=write) as process:
+        eventually(lambda: ignores_ctrl_c(process.pid))
+        process.send_signal(signal.SIGINT)
+        said = b""
+        while b"}" not in said:
+            said += os.read(read, 1024)
+        assert (process.wait(30), json.loads(said)["state"]) == (0, "succeeded")
+
+
+def test_a_last_word_that_nobody_reads_can_be_broken_off(tasks: Tasks) -> None:
+    """When the work has ended, and our output's reader stands still, SIGTERM ends us."""
+    with full_pipe() as (_, write), tasks.run("--json", "--quiet", "--", "true", stdout=write) as process:
         eventually(lambda: tasks.view("job").ended)
 
         def gone() -> bool:
@@ -373,9 +401,56 @@ def test_a_last_word_that_nobody_reads_can_be_broken_off(tasks: Tasks) -> None:
             return process.poll() is not None
 
         eventually(gone)
-    os.close(read)
-    os.close(write)
-    assert tasks.view("job").state == "succeeded"
+        assert tasks.view("job").state == "succeeded"
+
+
+PERFORMED = """
+import asyncio, signal
+from bridge.cli.perform import perform
+from bridge.settings import Settings
+
+class Loop(asyncio.SelectorEventLoop):
+    def remove_signal_handler(self, number):
+        super().remove_signal_handler(number)
+        if number == pressed:
+            signal.raise_signal(number)
+
+async def source():
+    if fails:
+        raise ValueError("broken")
+    return
+    yield
+
+async def main():
+    settings = Settings(redis_url="redis://127.0.0.1:1/0", close_timeout_seconds=0)
+    await perform("job", settings, source())
+
+with asyncio.Runner(loop_factory=Loop) as runner:
+    try:
+        runner.run(main())
+    except ValueError:
+        print("raised")
+    signal.raise_signal(signal.SIGINT)
+print("left")
+"""
+"""A program that performs a task; `pressed` is a signal that comes just when asyncio lets go of it."""
+
+
+def performed(**values: Any) -> tuple[int, list[str]]:
+    """That program, with these values: its status, and what it has printed."""
+    code = "".join(f"{name} = {value!r}\n" for name, value in values.items()) + PERFORMED
+    done = subprocess.run([sys.executable, "-c", code], env=environ(), capture_output=True, timeout=60)
+    return done.returncode, done.stdout.decode().split()
+
+
+def test_ctrl_c_in_the_moment_in_which_it_begins_to_be_ignored() -> None:
+    """Nor does one do that which comes while asyncio has just given it back to Python, nor the next."""
+    assert performed(pressed=int(signal.SIGINT), fails=False) == (0, ["left"])
+
+
+def test_after_work_that_raises_ctrl_c_is_what_it_was() -> None:
+    """Whatever is wrong then, it can be broken off."""
+    assert performed(pressed=0, fails=True) == (-signal.SIGINT, ["raised"])
 
 
 def test_redis_comes_while_the_command_runs() -> None:

@@ -21,6 +21,7 @@ from bridge.errors import SettingsError
 from bridge.settings import Settings
 from bridge.worker import process
 from tests.servers import RedisProcess
+from tests.waiting import eventually
 from tests.worker.logs import end_of, events, read_view
 
 # Forking with threads is what these tests are about; newer Pythons warn of it.
@@ -280,6 +281,23 @@ bridge.create_task("u")
     view = read_view(redis_client, "t")
     assert (view.text, view.state) == ("first last words", "running")
     assert read_view(redis_client, "u").state == "queued"
+
+
+def test_who_closes_says_all_there_is_and_then_nothing(settings: Settings, redis_client: redis.Redis) -> None:
+    """What was merged still is sent, and no pump is left that would give signs of life. The process has its
+    settings still.
+    """
+    chosen = bridge.configure(settings, flush_milliseconds=1_000_000)
+    task = bridge.task("job").start()
+    report_progress("sent, ")
+    eventually(lambda: not task.buffer.level)
+    report_progress("and what waited")
+    process.close()
+    view = read_view(redis_client, "job")
+    assert (view.text, view.state) == ("sent, and what waited", "running")
+    assert "bridge-pump" not in [thread.name for thread in threading.enumerate()]
+    assert process.current_settings() is chosen
+    task.finish(wait=False)
 
 
 def test_an_exit_inside_a_block_is_an_end(redis_url: str, redis_client: redis.Redis) -> None:

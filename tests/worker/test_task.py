@@ -17,6 +17,7 @@ from bridge.errors import InvalidEvent, InvalidTaskId, SettingsError
 from bridge.events import Chunk, End, Progress, Reset, State
 from bridge.settings import Settings
 from bridge.store.connect import keys_for
+from bridge.worker import process
 from tests.waiting import eventually, eventually_async
 from tests.worker.logs import call, end_of, events, read_view
 
@@ -492,3 +493,13 @@ def test_an_id_that_is_no_string_is_a_clear_error() -> None:
     decorated: Any = bridge.task(str)  # as a bare @bridge.task would
     with pytest.raises(TypeError, match="needs the task's id"):
         decorated("argument")
+
+
+async def test_a_run_that_nobody_hears_of_has_all_said(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun when the interpreter shuts down already, it gets no end that could be waited for."""
+    monkeypatch.setattr(process, "_shutting_down", lambda _: True)
+    task = bridge.task("t", settings=settings).start()
+    assert not await task.finish_async()
+    assert await task.ended(0)

@@ -90,6 +90,19 @@ def test_an_owner_is_known_though_a_read_began_before(known: bool) -> None:
     assert (channel.owner, channel.head and channel.head.owner) == ("ann", "ann")
 
 
+def test_what_was_told_gives_nobody_a_task_that_has_an_owner() -> None:
+    """What Redis says goes before: it may have lost the one announcement, and taken another's."""
+    channel = loaded(owned(1, "", "text")[0])
+    reading, head = owned(1, "bob", "text")
+    channel.want_read()
+    channel.begin_read()
+    channel.wrote(head.position, "ann")
+    channel.load(reading)
+    assert (channel.owner, channel.head) == ("bob", head)
+    channel.compare(head, channel.position)
+    assert (channel.owner, channel.head) == ("bob", head)
+
+
 def test_what_is_read_after_an_owner_was_told_is_believed() -> None:
     """A Redis that lost the write knows best: the task is nobody's again. So is its next life."""
     reading, head = owned(1, "", "text")
