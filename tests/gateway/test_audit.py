@@ -249,6 +249,17 @@ def test_polls_read_the_log_while_memory_is_doubtful(redis_url: str, writer: Wri
         relay.cut(links=True)
 
 
+def test_a_silent_link_keeps_nobody_from_reading(redis_url: str, writer: Writer) -> None:
+    """A task that is asked for first while nothing is acknowledged is read all the same, before long."""
+    writer.open()
+    with proxy(redis_url) as relay, running(relay.url, **NEVER) as gateway:
+        eventually(lambda: gateway.hub.ready)
+        relay.silence()
+        assert gateway.get("/tasks/job-1/status").json()["state"] == "running"
+        relay.cut(links=True)
+        eventually(lambda: gateway.hub.ready)
+
+
 def test_a_lost_worker_ends_its_task(redis_url: str) -> None:
     """Who watches sees the end of a task whose worker gave no sign for its lease, with the text so far."""
     with Writer(redis_url, lease_ms=200) as writer, running(redis_url, lease_seconds=0.5) as gateway:
@@ -265,9 +276,13 @@ def test_a_lost_worker_ends_its_task(redis_url: str) -> None:
 
 
 def test_a_poll_finds_a_lost_worker_too(redis_url: str) -> None:
-    """Nobody needs to stream: any read of a task looks at its lease."""
-    with Writer(redis_url, lease_ms=1) as writer, running(redis_url, lease_seconds=0.5) as gateway:
+    """Nobody needs to stream, nor to wait for an audit: any read of a task looks at its lease."""
+    with Writer(redis_url, lease_ms=1) as writer, running(redis_url, **NEVER) as gateway:
+        eventually(lambda: gateway.hub.ready)
+        let_it_judge(gateway, 0.5)
         writer.open()
+        seconds, micros = writer.client.time()
+        eventually(lambda: writer.client.time() > (seconds, micros + 2000))  # the lease is over
         eventually(lambda: gateway.get("/tasks/job-1/status").json()["state"] == "failed")
 
 
