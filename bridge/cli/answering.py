@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 MOST_ATTEMPTS: Final = 3
 
 _LOOK_SECONDS: Final = 1.0
-"""How often an end that Redis doesn't take makes sure that the bot isn't told to leave."""
+"""While Redis doesn't take an end, the bot looks so often whether it is to leave."""
 
 
 @dataclass(frozen=True, slots=True)
