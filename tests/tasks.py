@@ -17,4 +17,7 @@ def begun(task_id: str, *, bind: bool = True) -> Iterator[bridge.Task]:
     """
     with bridge.task(task_id, bind=bind) as task:
         assert task.wait_begun(DEADLINE_SECONDS)
+        # It says so, too, when the time is over: the work should begin all the same.
+        assert task._attempt is not None
+        assert task._attempt.begun.is_set()
         yield task
